@@ -1,0 +1,77 @@
+"""Open a cube as an xarray dataset, lazily."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import FsspecStore, LocalStore, WrapperStore
+
+from cellcube.cube.layout import Layout
+from cellcube.errors import DatasetDamagedError
+from cellcube.location import Location
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+_CHUNK_KEY = re.compile(r"(^|/)c(/\d+)+$")
+
+
+class StrictStore(WrapperStore[Store]):
+    """A store in which a missing chunk is an error. Zarr would read zeros; every chunk of a cube is written."""
+
+    async def get(
+        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """The bytes at a key.
+
+        Raises
+        ------
+        DatasetDamagedError
+            Where the key is that of a chunk and there is nothing.
+        """
+        found = await self._store.get(key, prototype, byte_range)
+        if found is None and _CHUNK_KEY.search(key):
+            raise DatasetDamagedError(
+                f"The object {key} is missing.", path=str(self._store), remedy="Copy the dataset again, or rebuild it."
+            )
+        return found
+
+
+def zarr_store(cube: Location) -> Store:
+    """A read-only zarr store of a location, in which missing chunks are errors."""
+    if cube.is_local:
+        return StrictStore(LocalStore(cube.url, read_only=True))
+    return StrictStore(FsspecStore.from_url(cube.url, storage_options=dict(cube.storage_options), read_only=True))
+
+
+def open_cube(cube: Location, layout: Layout, count: int) -> xr.Dataset:
+    """The first `count` cells of a cube.
+
+    Returns
+    -------
+    xarray.Dataset
+        ``cells`` (cell, c, z, y, x), each projection (cell, c, two of z, y, x) and ``mask`` (cell, z, y, x), as dask
+        arrays whose chunks are whole shards; coordinates along ``cell``, read when they are used; an index on
+        ``cell_id``.
+    """
+    import xarray as xr
+
+    store = zarr_store(cube)
+    variables: dict[str, Any] = {}
+    arrays = layout.arrays()
+    options: dict[str, Any] = {"consolidated": True, "zarr_format": 3}
+    root = xr.open_zarr(store, chunks=None, drop_variables=["cells"], **options)
+    for name, array in arrays.items():
+        group = array.path.rpartition("/")[0] or None
+        chunks = {layout.cell_axis: array.shard_cells, **dict.fromkeys(array.axes[1:], -1)}
+        drop = [other for other in root.variables if other != name]
+        variables[name] = xr.open_zarr(store, group=group, chunks=chunks, drop_variables=drop, **options)[name]
+    dataset: xr.Dataset = root.assign({name: variable.variable for name, variable in variables.items()})
+    if layout.cell_axis != "cell":
+        dataset = dataset.rename_dims({layout.cell_axis: "cell"})
+    dataset = dataset.isel(cell=slice(0, count)).set_xindex("cell_id")
+    dataset.attrs.pop("coordinates", None)
+    return dataset

@@ -1,0 +1,222 @@
+"""The only writer of the Zarr store: shards, coordinates, and the commit."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cellcube.cube.layout import ArrayLayout, Layout
+from cellcube.cube.shards import join_pieces
+from cellcube.cube.template import CELL_COORDINATES, CHANNEL_COORDINATES, COORDINATE_CHUNK, Documents
+from cellcube.errors import DatasetAccessError, DatasetDamagedError, DatasetFormatError
+from cellcube.location import Location
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class CubeState:
+    """What the committed metadata of a cube says.
+
+    Parameters
+    ----------
+    attributes : dict
+        What is under ``cellcube`` in the root's attributes.
+    """
+
+    attributes: Mapping[str, Any]
+
+    @property
+    def version(self) -> int:
+        """Number of committed builds."""
+        return len(self.attributes["versions"])
+
+    @property
+    def count(self) -> int:
+        """Committed cells."""
+        return int(self.attributes["versions"][-1]["cells"])
+
+    @property
+    def layout(self) -> Layout:
+        """What never changes."""
+        return Layout.from_dict(self.attributes["layout"])
+
+    def count_at(self, version: int) -> int:
+        """Cells of a version, from 1."""
+        return int(self.attributes["versions"][version - 1]["cells"])
+
+
+@dataclass(frozen=True)
+class ShardPart:
+    """Cells `start` to ``start + count`` of one object, that go into one shard."""
+
+    source: Location
+    start: int
+    count: int
+    whole: bool
+
+
+def read_state(cube: Location) -> CubeState | None:
+    """The committed state of the cube at a location, or None where there is none.
+
+    Raises
+    ------
+    DatasetFormatError
+        Where it was written in a format this version does not know.
+    DatasetDamagedError
+        Where the metadata is there but is not that of a cellcube cube.
+    """
+    try:
+        document = json.loads((cube / "zarr.json").read())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError as error:
+        raise DatasetAccessError("The dataset may not be read.", path=cube.url) from error
+    except ValueError as error:
+        raise DatasetDamagedError(f"The cube's metadata is not JSON: {error}.", path=f"{cube.url}/zarr.json") from error
+    attributes = document.get("attributes", {}).get("cellcube")
+    if not isinstance(attributes, dict) or "format" not in attributes:
+        raise DatasetDamagedError("The Zarr store was not written by cellcube.", path=cube.url)
+    if attributes["format"] != FORMAT:
+        raise DatasetFormatError(
+            f"The dataset has format {attributes['format']}; this version of cellcube knows format {FORMAT}.",
+            path=cube.url,
+            remedy="Install a newer cellcube.",
+        )
+    return CubeState(attributes)
+
+
+def write_shard(cube: Location, array: ArrayLayout, number: int, parts: Sequence[ShardPart]) -> int:
+    """Write one shard from parts of other objects. Gives its size in bytes.
+
+    A part that is the whole shard already is copied as it is.
+    """
+    target = cube / array.shard_key(number)
+    if len(parts) == 1 and parts[0].whole:
+        parts[0].source.copy_to(target)
+    else:
+        read: dict[str, bytes] = {}
+        for part in parts:
+            read[part.source.url] = read.get(part.source.url) or part.source.read()
+        try:
+            target.write(join_pieces([(read[part.source.url], part.start, part.count) for part in parts], array))
+        except DatasetDamagedError as error:
+            error.path = ", ".join(part.source.url for part in parts)
+            raise
+    size = target.size()
+    if not size:
+        raise DatasetDamagedError("A shard is not there after it was written.", path=target.url)
+    return size
+
+
+def shard_parts(
+    array: ArrayLayout, cube: Location, committed: int, pieces: Sequence[tuple[Location, int]]
+) -> dict[int, list[ShardPart]]:
+    """Which parts of which pieces make each shard, by the shard's number.
+
+    Parameters
+    ----------
+    array : ArrayLayout
+    cube : Location
+    committed : int
+        Cells that are in the cube already; the shard they end in is written again, with them first.
+    pieces : sequence of (Location, int)
+        In the order of their cells, with the number of cells in each.
+    """
+    found: dict[int, list[ShardPart]] = {}
+    number, filled = divmod(committed, array.shard_cells)
+    if not pieces:
+        return found
+    if filled:
+        found[number] = [ShardPart(cube / array.shard_key(number), 0, filled, False)]
+    for source, count in pieces:
+        start = 0
+        while start < count:
+            taken = min(count - start, array.shard_cells - filled)
+            found.setdefault(number, []).append(ShardPart(source, start, taken, taken == count and filled == 0))
+            start += taken
+            filled += taken
+            if filled == array.shard_cells:
+                number, filled = number + 1, 0
+    return found
+
+
+def write_coordinates(cube: Location, documents: Documents, layout: Layout, first: int, rows: pd.DataFrame) -> None:
+    """Write the coordinates of new cells; readers of the committed metadata do not see them yet.
+
+    Parameters
+    ----------
+    cube : Location
+    documents : dict
+        Of the cube with the new cells.
+    layout : Layout
+    first : int
+        Place of the first new cell.
+    rows : DataFrame
+        One row a new cell, with all columns of `CELL_COORDINATES`, ``norm_low`` and ``norm_high`` (lists, one value a
+        channel) and the metadata of the layout.
+    """
+    import zarr
+    from zarr.core.buffer import cpu
+    from zarr.storage import MemoryStore
+
+    held: dict[str, Any] = {path: cpu.Buffer.from_bytes(data) for path, data in documents.items()}
+    count = first + len(rows)
+    boundary = first // COORDINATE_CHUNK
+    groups = ["", *(f"{name}/" for name in layout.projections), *(["labels/mask/"] if layout.has_masks else [])]
+    values: dict[str, Any] = {}
+    for name, kind in {**CELL_COORDINATES, **layout.metadata}.items():
+        plain = rows[name].to_numpy()
+        values[name] = plain.astype(np.dtypes.StringDType()) if kind == "string" else plain.astype(kind)
+    for name in CHANNEL_COORDINATES:
+        values[name] = np.array(rows[name].to_list(), "float64").reshape(len(rows), len(layout.channels))
+    targets = {**values, **{f"{group}cell_id": values["cell_id"] for group in groups[1:]}}
+    for path in targets:
+        if first % COORDINATE_CHUNK:
+            key = f"{path}/c/{boundary}" + "/0" * (values.get(path, rows).ndim - 1 if path in values else 0)
+            held[key] = cpu.Buffer.from_bytes((cube / key).read())
+    root = zarr.open_group(MemoryStore(held), mode="r+", use_consolidated=False)
+    names = np.array(layout.channels, np.dtypes.StringDType())
+    if not first:
+        targets = {**targets, **{f"{group}c": names for group in groups if group != "labels/mask/"}}
+    for path, data in targets.items():
+        # A chunk that is not there is damage, so chunks of nothing but fill values are written too.
+        array: Any = root[path].with_config({"write_empty_chunks": True})  # type: ignore[union-attr]
+        if path.rpartition("/")[2] == "c":
+            array[:] = data
+        elif len(rows):
+            array[first:count] = data
+    for key, buffer in held.items():
+        if not key.endswith("zarr.json"):
+            (cube / key).write(buffer.to_bytes())
+
+
+def commit(cube: Location, documents: Documents, layout: Layout, count: int) -> None:
+    """Make the new cells visible: replace the metadata, the root's last.
+
+    Raises
+    ------
+    DatasetDamagedError
+        Where a shard that the metadata would promise is not there.
+    """
+    for array in layout.arrays().values():
+        shards = math.ceil(count / array.shard_cells)
+        there = set((cube / f"{array.path}/c").names())
+        missing = [number for number in range(shards) if str(number) not in there]
+        if missing:
+            raise DatasetDamagedError(
+                f"{len(missing)} shards of {array.name!r} are missing, the first is {array.shard_key(missing[0])}.",
+                path=cube.url,
+            )
+        # A build that was given up may have left shards behind the last.
+        for name in there:
+            if name.isdecimal() and int(name) >= shards:
+                (cube / f"{array.path}/c/{name}").remove()
+    for path, data in documents.items():
+        (cube / path).write(data)

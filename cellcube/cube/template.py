@@ -1,0 +1,254 @@
+"""The metadata of a cube: every ``zarr.json`` of the store, made in memory by zarr, written in one order.
+
+The document of the root holds the consolidated metadata of all others. Replacing it is the commit.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cellcube.colors import channel_color
+from cellcube.cube.layout import ArrayLayout, Layout
+from cellcube.pixels import stored_scale
+
+# Rows of a coordinate in one chunk: a build rewrites at most one chunk that was there before.
+COORDINATE_CHUNK = 65_536
+
+# Along cells: name -> type, besides what comes from the cell table.
+CELL_COORDINATES = {
+    "cell_id": "string",
+    "fov_id": "string",
+    "label": "int64",
+    "run": "int64",
+    "origin_z": "int64",
+    "origin_y": "int64",
+    "origin_x": "int64",
+    "voxel_size_z": "float64",
+    "voxel_size_y": "float64",
+    "voxel_size_x": "float64",
+}
+# Along cells and channels.
+CHANNEL_COORDINATES = ("norm_low", "norm_high")
+
+_ABOUT = {
+    "cell_id": "Identifier of the cell",
+    "fov_id": "Identifier of the field of view",
+    "label": "Value of the cell in its label image; 0 where it was given by a box or a centre",
+    "run": "Build that added the cell: runs/<run>.json",
+    "norm_low": "Intensity that is stored as 0: pixel = norm_low + stored / scale * (norm_high - norm_low)",
+    "norm_high": "Intensity that is stored as scale: 1 for floats, the highest value of the type for integers",
+    "cells": "Crops of single cells",
+    "mask": "1 within the cell's label, 0 elsewhere",
+    "c": "Channel name",
+}
+for _axis in "zyx":
+    _ABOUT[f"origin_{_axis}"] = f"FOV voxel of the crop's first voxel along {_axis}"
+    _ABOUT[f"voxel_size_{_axis}"] = f"Voxel size along {_axis}, NaN where unknown"
+
+Documents = dict[str, bytes]
+
+
+def metadata_documents(
+    layout: Layout,
+    count: int,
+    attributes: Mapping[str, Any],
+    name: str,
+    voxel_size: tuple[float, float, float] | None,
+    windows: Sequence[tuple[float, float]],
+) -> Documents:
+    """Every ``zarr.json`` of a cube of `count` cells, by path, the root's last.
+
+    Parameters
+    ----------
+    layout : Layout
+    count : int
+        Cells.
+    attributes : mapping
+        What goes under ``cellcube`` in the root's attributes.
+    name : str
+        Of the image.
+    voxel_size : tuple of float, optional
+        (z, y, x) in µm of all cells; NaN along axes where it is unknown; None where cells differ.
+    windows : sequence of (float, float)
+        Display window of each channel, in stored values.
+    """
+    import zarr
+    from zarr.storage import MemoryStore
+
+    documents: dict[str, Any] = {}
+    store = MemoryStore(documents)
+    cell = layout.cell_axis
+    arrays = layout.arrays()
+    along_cells = [*CELL_COORDINATES, *layout.metadata]
+    root = zarr.create_group(
+        store,
+        attributes={
+            "ome": _image(arrays["cells"], layout, name, voxel_size, windows),
+            "cellcube": dict(attributes),
+            "coordinates": " ".join([*along_cells, *CHANNEL_COORDINATES]),
+        },
+    )
+    _pixels(root, "cells", arrays["cells"], count)
+    _coordinate(root, "c", "string", (len(layout.channels),), ("c",))
+    for coordinate, kind in {**CELL_COORDINATES, **layout.metadata}.items():
+        _coordinate(root, coordinate, kind, (count,), (cell,))
+    for coordinate in CHANNEL_COORDINATES:
+        _coordinate(root, coordinate, "float64", (count, len(layout.channels)), (cell, "c"))
+    for projection in layout.projections:
+        group = root.create_group(
+            projection,
+            attributes={
+                "ome": _image(arrays[projection], layout, f"{name} {projection}", voxel_size, windows),
+                "coordinates": "cell_id",
+            },
+        )
+        _pixels(group, projection, arrays[projection], count)
+        _coordinate(group, "cell_id", "string", (count,), (cell,))
+        _coordinate(group, "c", "string", (len(layout.channels),), ("c",))
+    if layout.has_masks:
+        labels = root.create_group("labels", attributes={"ome": _labels_group()})
+        group = labels.create_group(
+            "mask",
+            attributes={"ome": _mask(arrays["mask"], layout, f"{name} mask", voxel_size), "coordinates": "cell_id"},
+        )
+        _pixels(group, "mask", arrays["mask"], count)
+        _coordinate(group, "cell_id", "string", (count,), (cell,))
+    with warnings.catch_warnings():
+        # Consolidated metadata is the commit, and every reader named in the documentation knows it.
+        warnings.simplefilter("ignore")
+        zarr.consolidate_metadata(store)
+    plain = {path: value.to_bytes() for path, value in documents.items() if path.endswith("zarr.json")}
+    return {path: plain[path] for path in sorted(plain, key=lambda path: (path == "zarr.json", path))}
+
+
+def _pixels(group: Any, name: str, array: ArrayLayout, count: int) -> None:
+    from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+
+    itemsize = np.dtype(array.dtype).itemsize
+    compressors: list[Any] = []
+    if array.codec.startswith("blosc-"):
+        cname: Any = array.codec.removeprefix("blosc-")
+        compressors = [BloscCodec(cname=cname, clevel=1, shuffle="bitshuffle", typesize=itemsize, blocksize=0)]
+    elif array.codec == "zstd":
+        compressors = [ZstdCodec(level=1)]
+    group.create_array(
+        name,
+        shape=(count, *array.item),
+        chunks=(array.chunk_cells, *array.chunk),
+        shards=(array.shard_cells, *array.item),
+        dtype=array.dtype,
+        compressors=[*compressors, Crc32cCodec()],
+        dimension_names=array.axes,
+        fill_value=0,
+        attributes={"long_name": _ABOUT.get(name, f"{name.replace('_', ' ')} of the crops"), "coordinates": "cell_id"},
+    )
+
+
+def _coordinate(group: Any, name: str, kind: str, shape: tuple[int, ...], axes: tuple[str, ...]) -> None:
+    from zarr.codecs import ZstdCodec
+
+    attributes = {"long_name": _ABOUT[name]} if name in _ABOUT else {}
+    if name.startswith("voxel_size"):
+        attributes["units"] = "micrometer"
+    group.create_array(
+        name,
+        shape=shape,
+        chunks=(COORDINATE_CHUNK if axes[0] != "c" else shape[0], *shape[1:]),
+        dtype=np.dtypes.StringDType() if kind == "string" else kind,
+        compressors=[ZstdCodec(level=3)],
+        dimension_names=axes,
+        fill_value={"string": "", "bool": False, "float64": float("nan")}.get(kind, 0),
+        attributes=attributes,
+    )
+
+
+def _multiscale(
+    array: ArrayLayout, layout: Layout, name: str, voxel_size: tuple[float, float, float] | None
+) -> list[Any]:
+    from yaozarrs import v05
+
+    sizes = dict(zip("zyx", voxel_size or (math.nan,) * 3, strict=True))
+    axes: list[Any] = []
+    scale = []
+    for axis in array.axes:
+        if axis == layout.cell_axis:
+            # The only type of a fifth axis that OME-Zarr allows beside a channel axis.
+            axes.append(v05.TimeAxis(name=axis))
+        elif axis == "c":
+            axes.append(v05.ChannelAxis(name="c"))
+        else:
+            known = math.isfinite(sizes[axis])
+            axes.append(v05.SpaceAxis(name=axis, unit="micrometer" if known else None))
+            scale.append(sizes[axis] if known else 1.0)
+    scale = [1.0] * (len(axes) - len(scale)) + scale
+    dataset = v05.Dataset(path=array.name, coordinateTransformations=[v05.ScaleTransformation(scale=scale)])
+    return [v05.Multiscale(name=name, axes=axes, datasets=[dataset])]
+
+
+def _image(
+    array: ArrayLayout,
+    layout: Layout,
+    name: str,
+    voxel_size: tuple[float, float, float] | None,
+    windows: Sequence[tuple[float, float]],
+) -> dict[str, Any]:
+    from yaozarrs import v05
+
+    highest = stored_scale(array.dtype)
+    # Sums exceed what a crop can hold; there, the window of a crop would show white.
+    factor = layout.shape["zyx".index(array.name[-1])] if array.name.startswith("sum_") else 1
+    channels = [
+        v05.OmeroChannel(
+            label=channel,
+            color=channel_color(channel, number),
+            active=True,
+            window=v05.OmeroWindow(min=0, max=max(highest, end * factor), start=start * factor, end=end * factor),
+        )
+        for number, (channel, (start, end)) in enumerate(zip(layout.channels, windows, strict=True))
+    ]
+    image = v05.Image(
+        version="0.5",
+        multiscales=_multiscale(array, layout, name, voxel_size),
+        omero=v05.Omero(channels=channels, rdefs=v05.OmeroRenderingDefs(model="color", defaultT=0, defaultZ=0)),
+    )
+    return _plain(image)
+
+
+def _labels_group() -> dict[str, Any]:
+    from yaozarrs import v05
+
+    return _plain(v05.LabelsGroup(version="0.5", labels=["mask"]))
+
+
+def _mask(
+    array: ArrayLayout, layout: Layout, name: str, voxel_size: tuple[float, float, float] | None
+) -> dict[str, Any]:
+    from yaozarrs import v05
+
+    image = v05.LabelImage.model_validate(
+        {
+            "version": "0.5",
+            "multiscales": _multiscale(array, layout, name, voxel_size),
+            "image-label": {
+                "version": "0.5",
+                "colors": [{"label-value": 1, "rgba": [255, 255, 0, 128]}],
+                "source": {"image": "../../"},
+            },
+        }
+    )
+    plain = _plain(image)
+    for color in plain["image-label"]["colors"]:
+        # Readers insist on integers here.
+        color["label-value"] = int(color["label-value"])
+    return plain
+
+
+def _plain(model: Any) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(model.model_dump_json(by_alias=True, exclude_none=True))
+    return plain

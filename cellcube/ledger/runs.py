@@ -1,0 +1,90 @@
+"""Runs: one provenance record and one table of outcomes a build, written once."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+from cellcube.errors import DatasetDamagedError
+from cellcube.location import Location
+
+OUTCOME_COLUMNS = ("cell_id", "fov_id", "label", "status", "reason", "run")
+
+
+def run_name(version: int) -> str:
+    """The file name of a run without its suffix."""
+    return f"{version:06d}"
+
+
+def write_table(location: Location, frame: pd.DataFrame, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write a table as Parquet, with `metadata` under ``cellcube`` in its schema."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    # pandas strings come as large_string, which not every reader of Parquet knows.
+    fields = [
+        pa.field(each.name, pa.string() if pa.types.is_large_string(each.type) else each.type) for each in table.schema
+    ]
+    noted = {**(table.schema.metadata or {}), b"cellcube": json.dumps(dict(metadata or {})).encode()}
+    buffer = io.BytesIO()
+    pq.write_table(table.cast(pa.schema(fields, metadata=noted)), buffer, compression="zstd")
+    location.write(buffer.getvalue())
+
+
+def read_table(location: Location) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """A table and its ``cellcube`` metadata."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(io.BytesIO(location.read()))
+    noted = (table.schema.metadata or {}).get(b"cellcube", b"{}")
+    return table.to_pandas(), json.loads(noted)
+
+
+def write_run(runs: Location, version: int, record: Mapping[str, Any], cells: pd.DataFrame) -> None:
+    """Write what a build did, before it is committed.
+
+    Parameters
+    ----------
+    runs : Location
+        The folder of runs.
+    version : int
+    record : mapping
+        Provenance.
+    cells : DataFrame
+        One row for every cell the build decided on: `OUTCOME_COLUMNS`, and for those kept all manifest columns.
+    """
+    write_table(runs / f"{run_name(version)}.parquet", cells, {"run": version})
+    (runs / f"{run_name(version)}.json").write(json.dumps(record, indent=1, ensure_ascii=False).encode())
+
+
+def read_run(runs: Location, version: int) -> dict[str, Any]:
+    """The provenance record of a version."""
+    path = runs / f"{run_name(version)}.json"
+    try:
+        record: dict[str, Any] = json.loads(path.read())
+    except (FileNotFoundError, ValueError) as error:
+        raise DatasetDamagedError("The record of a run is missing or damaged.", path=path.url) from error
+    return record
+
+
+def read_run_cells(runs: Location, version: int) -> pd.DataFrame:
+    """The table of what one version decided on."""
+    path = runs / f"{run_name(version)}.parquet"
+    try:
+        return read_table(path)[0]
+    except (OSError, ValueError) as error:
+        raise DatasetDamagedError("The table of a run is missing or damaged.", path=path.url) from error
+
+
+def fold_outcomes(before: pd.DataFrame | None, decided: pd.DataFrame) -> pd.DataFrame:
+    """One row for every cell ever requested: what the latest run that looked at it decided."""
+    new = decided.loc[:, list(OUTCOME_COLUMNS)]
+    if before is None or before.empty:
+        return new.reset_index(drop=True)
+    kept = before[~before["cell_id"].isin(new["cell_id"])]
+    return pd.concat([kept, new], ignore_index=True)

@@ -1,0 +1,368 @@
+"""Paths and URLs: read, write atomically, list, copy. The only place that talks to file systems."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit, urlunsplit
+
+from cellcube.errors import ArgumentError
+
+StorageOptions = Mapping[str, Any]
+
+# What may be written down about storage options. Everything else could be a secret.
+_PUBLIC_OPTIONS = {"anon", "endpoint_url", "requester_pays", "region_name"}
+_SECRET_PARAMETER = re.compile(
+    r"sig|token|key|secret|credential|password|passwd|auth|^x-amz-|^x-goog-|^se$|^sp$|^sv$|^expires$", re.IGNORECASE
+)
+
+
+def protocol_of(path: str) -> str:
+    """The fsspec protocol of a path: ``"file"`` for local ones, the outermost of a chained URL.
+
+    Examples
+    --------
+    >>> protocol_of("s3://bucket/a.tif"), protocol_of("/data/a.tif"), protocol_of("C:/a.tif")
+    ('s3', 'file', 'file')
+    """
+    head, separator, _ = path.partition("://")
+    if not separator:
+        head, separator, _ = path.partition("::")
+    if not separator or len(head) == 1:
+        return "file"
+    protocol = head.split("::")[0].lower()
+    return "file" if protocol == "local" else protocol
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is a URL of something other than this machine's files."""
+    return protocol_of(path) != "file"
+
+
+def local_path(path: str) -> Path:
+    """The local path behind a plain path or a ``file://`` URL."""
+    for prefix in ("file://", "local://"):
+        if path.lower().startswith(prefix):
+            return Path(path[len(prefix) :])
+    return Path(path)
+
+
+def options_for(path: str, storage_options: StorageOptions | None) -> dict[str, Any]:
+    """The storage options that apply to one path.
+
+    Parameters
+    ----------
+    path : str
+        Local path or URL.
+    storage_options : mapping, optional
+        fsspec options for every remote path, or one mapping a protocol: ``{"s3": {...}, "https": {...}}``.
+
+    Returns
+    -------
+    dict
+        Empty for local paths.
+    """
+    protocol = protocol_of(path)
+    if protocol == "file" or not storage_options:
+        return {}
+    known = {"s3", "s3a", "gs", "gcs", "az", "abfs", "adl", "http", "https", "ftp", "sftp", "memory", "file"}
+    if set(storage_options) <= known and all(isinstance(value, Mapping) for value in storage_options.values()):
+        return dict(storage_options.get(protocol, {}))
+    return dict(storage_options)
+
+
+def public_options(storage_options: StorageOptions | None) -> dict[str, Any]:
+    """What of the storage options may be written into a dataset: no keys, no tokens, no secrets.
+
+    Examples
+    --------
+    >>> public_options({"key": "AKIA", "secret": "x", "anon": False, "client_kwargs": {"region_name": "eu-west-1"}})
+    {'anon': False, 'client_kwargs': {'region_name': 'eu-west-1'}}
+    """
+    kept: dict[str, Any] = {}
+    for name, value in (storage_options or {}).items():
+        if isinstance(value, Mapping):
+            inner = public_options(value)
+            if inner:
+                kept[name] = inner
+        elif name in _PUBLIC_OPTIONS and isinstance(value, str | bool | int | float):
+            kept[name] = public_url(value) if isinstance(value, str) else value
+    return kept
+
+
+def public_url(path: str) -> str:
+    """A path without user, password, signature or token.
+
+    Examples
+    --------
+    >>> public_url("https://me:pw@host/a.tif?X-Amz-Signature=abc&part=1")
+    'https://host/a.tif'
+    >>> public_url("images/a b.tif")
+    'images/a b.tif'
+    """
+    if "://" not in path:
+        return path
+    parts = urlsplit(path)
+    netloc = parts.netloc.rpartition("@")[2]
+    query = parts.query
+    if any(_SECRET_PARAMETER.search(name) for name, _ in parse_qsl(query, keep_blank_values=True)):
+        query = ""
+    if netloc == parts.netloc and query == parts.query:
+        return path
+    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+
+
+def join(base: str, path: str) -> str:
+    """`path` as it is when it is absolute or a URL, otherwise seen from the folder or URL `base`."""
+    if protocol_of(path) != "file" or path.lower().startswith(("file://", "local://")):
+        return path
+    if is_remote(base):
+        if path.startswith("/"):
+            return path
+        head, _, tail = base.partition("://")
+        # Servers refuse "..", so it is resolved here; os.path.normpath keeps what is above the bucket out.
+        return f"{head}://{os.path.normpath(tail.rstrip('/') + '/' + path)}"
+    return path if Path(path).is_absolute() else os.path.normpath(local_path(base) / path)
+
+
+@dataclass(frozen=True)
+class Location:
+    """A file or folder, local or remote.
+
+    Parameters
+    ----------
+    url : str
+        Local path, ``file://`` URL or any fsspec URL.
+    storage_options : mapping
+        Passed to fsspec for remote URLs.
+    """
+
+    url: str
+    storage_options: StorageOptions = field(default_factory=dict, hash=False, compare=False, repr=False)
+
+    @classmethod
+    def of(cls, path: str | os.PathLike[str], storage_options: StorageOptions | None = None) -> Location:
+        """The location of a path as a user gives it; local paths become absolute."""
+        text = os.fspath(path)
+        if not text.strip():
+            raise ArgumentError("The path is empty.", remedy="Give a local path or a URL.")
+        if is_remote(text):
+            return cls(text.rstrip("/"), options_for(text, storage_options))
+        return cls(str(local_path(text).expanduser().absolute()))
+
+    def __truediv__(self, name: str) -> Location:
+        return Location(f"{self.url}/{name}", self.storage_options)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this is on this machine's file system."""
+        return not is_remote(self.url)
+
+    @property
+    def name(self) -> str:
+        """The last component."""
+        return self.url.rstrip("/").rpartition("/")[2]
+
+    @property
+    def parent(self) -> Location:
+        """The folder that holds this."""
+        if self.is_local:
+            return Location(str(Path(self.url).parent))
+        return Location(self.url.rstrip("/").rpartition("/")[0], self.storage_options)
+
+    def _fs(self) -> tuple[Any, str]:
+        import fsspec
+
+        # Cached listings would hide what another process has written.
+        options = {"use_listings_cache": False, **self.storage_options}
+        fs, path = fsspec.core.url_to_fs(self.url, **options)
+        return fs, path
+
+    def read(self, start: int | None = None, end: int | None = None) -> bytes:
+        """The bytes from `start` to `end`; a negative start counts from the end.
+
+        Raises
+        ------
+        FileNotFoundError, PermissionError
+        """
+        if not self.is_local:
+            fs, path = self._fs()
+            return bytes(fs.cat_file(path, start=start, end=end))
+        with Path(self.url).open("rb") as file:
+            if start is not None:
+                file.seek(start, os.SEEK_END if start < 0 else os.SEEK_SET)
+            if end is None:
+                return file.read()
+            return file.read(end - (start or 0))
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Put `data` here, whole or not at all; what was here before stays until then."""
+        if not self.is_local:
+            fs, path = self._fs()
+            fs.pipe_file(path, bytes(data))
+            return
+        target = Path(self.url)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            # mkstemp makes files for the owner only; a dataset is to be shared.
+            Path(temporary).chmod(0o666 & ~_umask())
+            Path(temporary).replace(target)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def create(self, data: bytes) -> bool:
+        """Put `data` here only if nothing is here. Returns whether it was put."""
+        if self.is_local:
+            target = Path(self.url)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                os.link(temporary, target)
+            except FileExistsError:
+                return False
+            finally:
+                Path(temporary).unlink(missing_ok=True)
+            return True
+        fs, path = self._fs()
+        try:
+            fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            if "PreconditionFailed" in f"{error!r} {error.__cause__!r}":
+                return False
+            raise
+        return True
+
+    def exists(self) -> bool:
+        """Whether there is a file, an object or a non-empty prefix here."""
+        if self.is_local:
+            return Path(self.url).exists()
+        fs, path = self._fs()
+        return bool(fs.exists(path))
+
+    def size(self) -> int | None:
+        """Size in bytes, or None where there is no file or object."""
+        try:
+            if self.is_local:
+                status = Path(self.url).stat()
+                return None if Path(self.url).is_dir() else status.st_size
+            fs, path = self._fs()
+            info = fs.info(path)
+            return None if info.get("type") == "directory" else int(info["size"])
+        except FileNotFoundError:
+            return None
+
+    def state(self) -> dict[str, Any]:
+        """What tells whether the file has changed: size in bytes, and modification time or ETag.
+
+        A folder (an OME-Zarr image) is told by the state of its metadata. Empty where nothing is known.
+        """
+        if self.is_local:
+            path = Path(self.url)
+            if path.is_dir():
+                for name in ("zarr.json", ".zattrs"):
+                    if (path / name).exists():
+                        return Location(str(path / name)).state()
+                return {}
+            try:
+                status = path.stat()
+            except OSError:
+                return {}
+            return {"size": status.st_size, "mtime": round(status.st_mtime, 6)}
+        fs, path_ = self._fs()
+        try:
+            info = fs.info(path_)
+        except OSError:
+            return {}
+        if info.get("type") == "directory":
+            for name in ("zarr.json", ".zattrs"):
+                state = (self / name).state()
+                if state:
+                    return state
+            return {}
+        found: dict[str, Any] = {"size": info.get("size")}
+        for key in ("ETag", "etag", "LastModified", "mtime"):
+            if info.get(key) is not None:
+                found["etag" if key.lower() == "etag" else "mtime"] = str(info[key]).strip('"')
+        return found
+
+    def names(self) -> list[str]:
+        """Names of what is directly inside this folder, sorted; empty where there is none."""
+        try:
+            if self.is_local:
+                return sorted(entry.name for entry in Path(self.url).iterdir())
+            fs, path = self._fs()
+            found = (str(entry).rstrip("/").rpartition("/")[2] for entry in fs.ls(path, detail=False))
+            return sorted(name for name in found if name)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def sizes(self) -> dict[str, int]:
+        """Size in bytes of every file below this folder, by its path from here."""
+        if self.is_local:
+            top = Path(self.url)
+            return {p.relative_to(top).as_posix(): p.stat().st_size for p in sorted(top.rglob("*")) if p.is_file()}
+        fs, path = self._fs()
+        try:
+            found = fs.find(path, detail=True)
+        except FileNotFoundError:
+            return {}
+        prefix = path.rstrip("/") + "/"
+        return {name.removeprefix(prefix): int(info["size"]) for name, info in sorted(found.items())}
+
+    def copy_to(self, target: Location) -> None:
+        """Make `target` the same file as this one, whole or not at all; cheap inside one file system."""
+        if self.is_local and target.is_local:
+            destination = Path(target.url)
+            destination.parent.mkdir(parents=True, exist_ok=True)
+            temporary = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
+            temporary.unlink(missing_ok=True)
+            try:
+                os.link(self.url, temporary)
+            except OSError:
+                # No hard links on this file system.
+                shutil.copyfile(self.url, temporary)
+            temporary.replace(destination)
+            # Renaming one hard link over another of the same file leaves both.
+            temporary.unlink(missing_ok=True)
+            return
+        fs, path = self._fs()
+        if not self.is_local and not target.is_local:
+            other, other_path = target._fs()
+            if other is fs:
+                fs.cp_file(path, other_path)
+                return
+        target.write(self.read())
+
+    def remove(self) -> None:
+        """Delete this file, or this folder with all in it; nothing where it does not exist."""
+        if self.is_local:
+            path = Path(self.url)
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
+            return
+        fs, path_ = self._fs()
+        if fs.exists(path_):
+            fs.rm(path_, recursive=True)
+
+
+def _umask() -> int:
+    # There is no way to read it without setting it.
+    value = os.umask(0o022)
+    os.umask(value)
+    return value
