@@ -22,9 +22,7 @@ _CHUNK_KEY = re.compile(r"(^|/)c(/\d+)+$")
 class StrictStore(WrapperStore[Store]):
     """A store in which a missing chunk is an error. Zarr would read zeros; every chunk of a cube is written."""
 
-    async def get(
-        self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
+    async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """The bytes at a key.
 
         Raises

@@ -1,0 +1,1 @@
+"""Synthetic microscopy to try cellcube on."""

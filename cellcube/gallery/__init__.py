@@ -1,0 +1,1 @@
+"""Static pages for people who would rather look."""

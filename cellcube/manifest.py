@@ -1,0 +1,240 @@
+"""What is published beside the cube: manifest, outcomes, dataset card, Intake catalog. Derived from the runs."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+import yaml
+
+from cellcube.cube import CubeState
+from cellcube.ledger import OUTCOME_COLUMNS, fold_outcomes, read_run, read_run_cells, read_table, write_table
+from cellcube.location import Location
+from cellcube.plan import geometry_and_measures
+
+CATALOG = "catalog.yaml"
+CELLS = "cells.parquet"
+OUTCOMES = "outcomes.parquet"
+CARD = "README.md"
+
+
+def read_outcomes(root: Location, version: int) -> pd.DataFrame:
+    """One row for every cell ever requested, as of a version."""
+    frame, about = _table(root / OUTCOMES)
+    if frame is not None and about.get("version") == version:
+        return frame
+    folded: pd.DataFrame | None = None
+    for number in range(1, version + 1):
+        folded = fold_outcomes(folded, read_run_cells(root / "runs", number))
+    return folded if folded is not None else pd.DataFrame(columns=list(OUTCOME_COLUMNS))
+
+
+def read_cells(root: Location, version: int) -> pd.DataFrame:
+    """The manifest as of a version: one row a kept cell, in the order of the cube."""
+    frame, about = _table(root / CELLS)
+    if frame is not None and about.get("version") == version:
+        return frame
+    return _join([_kept(read_run_cells(root / "runs", number)) for number in range(1, version + 1)])
+
+
+def _table(location: Location) -> tuple[pd.DataFrame | None, dict[str, Any]]:
+    try:
+        return read_table(location)
+    except (OSError, ValueError):
+        return None, {}
+
+
+def _kept(decided: pd.DataFrame) -> pd.DataFrame:
+    return decided[decided["status"] == "kept"].drop(columns=["status", "reason"])
+
+
+def _join(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    filled = [frame for frame in frames if len(frame)] or list(frames[:1])
+    joined = pd.concat(filled, ignore_index=True)
+    # A text column that one table lacks is empty there, not NaN.
+    for name in joined.columns:
+        if any(name in frame and frame[name].dtype.kind in "OTU" for frame in filled):
+            joined[name] = joined[name].astype(object).where(joined[name].notna(), "").astype(str)
+    return joined
+
+
+def is_current(root: Location, state: CubeState) -> bool:
+    """Whether everything derived from the runs tells of the committed version."""
+    try:
+        catalog = yaml.safe_load((root / CATALOG).read())
+        return bool(catalog["metadata"]["cellcube"]["version"] == state.version)
+    except (OSError, yaml.YAMLError, KeyError, TypeError):
+        return False
+
+
+def write_manifest(root: Location, state: CubeState) -> None:
+    """Write all that is derived from the runs; the catalog last."""
+    decided = read_run_cells(root / "runs", state.version)
+    before = state.version - 1
+    cells = _join([*([read_cells(root, before)] if before else []), _kept(decided)])
+    outcomes = fold_outcomes(read_outcomes(root, before) if before else None, decided)
+    about = {"version": state.version}
+    write_table(root / CELLS, cells, {**about, "columns": column_descriptions(state, cells)})
+    write_table(root / OUTCOMES, outcomes, about)
+    counts = {str(status): int(count) for status, count in outcomes["status"].value_counts().items()}
+    (root / CARD).write(card(state, counts, read_run(root / "runs", state.version)).encode())
+    (root / CATALOG).write(catalog(state, counts).encode())
+
+
+def column_descriptions(state: CubeState, cells: pd.DataFrame) -> dict[str, str]:
+    """What each column of the manifest means."""
+    known = {
+        "cell_id": "Identifier of the cell",
+        "fov_id": "Identifier of the field of view",
+        "label": "Value of the cell in its label image; 0 where it was given by a box or a centre",
+        "run": "Build that added the cell: runs/<run>.json",
+        "fov_path": "Image file, as the cell table gave it",
+        "label_path": "Label image file, as the cell table gave it",
+        **geometry_and_measures(state.layout.channels),
+    }
+    return {str(name): known.get(str(name), "From the cell table") for name in cells.columns}
+
+
+def _about(state: CubeState, counts: Mapping[str, int]) -> dict[str, Any]:
+    attributes = state.attributes
+    layout = state.layout
+    return {
+        "format": attributes["format"],
+        "version": state.version,
+        "cells": state.count,
+        "outcomes": dict(counts),
+        "channels": list(layout.channels),
+        "shape_zyx": list(layout.shape),
+        "dtype": layout.dtype,
+        "voxel_size_um_zyx": attributes["voxel_size"],
+        "licence": attributes["licence"],
+        "spec_digest": attributes["spec_digest"],
+    }
+
+
+def catalog(state: CubeState, counts: Mapping[str, int]) -> str:
+    """The Intake catalog, paths relative to itself; in the form that every release of Intake opens."""
+    attributes, layout = state.attributes, state.layout
+    about = _about(state, counts)
+    size = "x".join(str(edge) for edge in layout.shape)
+    channels = ", ".join(layout.channels)
+
+    def cube(name: str, description: str, **args: Any) -> dict[str, Any]:
+        array = layout.arrays()[name]
+        # Whole shards: one task reads one object.
+        chunks = {axis: -1 for axis in array.axes} | {layout.cell_axis: layout.shard_cells}
+        return {
+            "description": description,
+            "driver": "zarr",
+            "args": {
+                "urlpath": "{{ CATALOG_DIR }}/cube.zarr",
+                "consolidated": True,
+                "zarr_format": 3,
+                "chunks": chunks,
+                **args,
+            },
+            "metadata": {**about, "variable": name, "dims": list(array.axes), "dtype": array.dtype},
+        }
+
+    sources = {
+        "normalized_cells": cube(
+            "cells", f"{state.count:,} single-cell crops of {size} voxels (z, y, x), channels {channels}"
+        )
+    }
+    for name in layout.projections:
+        sources[name] = cube(name, f"{name.replace('_', ' projection along ')} of each crop", group=name)
+    if layout.has_masks:
+        sources["masks"] = cube("mask", "1 within the cell's label, 0 elsewhere", group="labels/mask")
+    for name, file, description in (
+        ("cells", CELLS, "Manifest: one row a kept cell, in the order of the cube"),
+        ("outcomes", OUTCOMES, "One row for every cell ever requested: kept, dropped or failed, and why"),
+    ):
+        sources[name] = {
+            "description": description,
+            "driver": "parquet",
+            "args": {"urlpath": "{{ CATALOG_DIR }}/" + file, "engine": "pyarrow"},
+            "metadata": {"version": state.version},
+        }
+    document = {
+        "name": attributes["name"],
+        "description": attributes["description"] or f"Single-cell images: {channels}",
+        "metadata": {"version": 1, "cellcube": about},
+        "sources": sources,
+    }
+    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
+
+
+def card(state: CubeState, counts: Mapping[str, int], run: Mapping[str, Any]) -> str:
+    """The dataset card."""
+    attributes, layout = state.attributes, state.layout
+    size = " x ".join(str(edge) for edge in layout.shape)
+    voxel = attributes["voxel_size"]
+    if voxel == "mixed":
+        spacing = "differs between cells (coordinates `voxel_size_z`, `voxel_size_y`, `voxel_size_x`)"
+    else:
+        parts = [f"{axis} {value:g} µm" for axis, value in zip("zyx", voxel, strict=True) if value is not None]
+        spacing = ", ".join(parts) or "unknown"
+    code = run["code"].get("git") or {}
+    made = f"`{run['code'].get('file') or 'an interactive session'}`"
+    if code.get("commit"):
+        made += f" at commit `{code['commit'][:12]}`" + (" with uncommitted changes" if code.get("dirty") else "")
+        made += f" of {code['remote']}" if code.get("remote") else ""
+    normalize = json.dumps(attributes["spec"]["normalize"], ensure_ascii=False)
+    listed = "\n".join(f"| `{name}` | {text} |" for name, text in _contents(state).items())
+    lost = ", ".join(f"{counts.get(status, 0):,} {status}" for status in ("kept", "dropped", "failed"))
+    return f"""# {attributes["name"]}
+
+{attributes["description"] or "Single-cell images cut from microscopy fields of view."}
+
+| | |
+|---|---|
+| cells | {state.count:,} ({sum(counts.values()):,} requested: {lost}) |
+| channels | {", ".join(layout.channels)} |
+| crop | {size} voxels (z, y, x), {layout.dtype} |
+| voxel size | {spacing} |
+| normalization | `{normalize}` |
+| licence | {attributes["licence"] or "not stated"} |
+| version | {state.version} |
+
+## Open it
+
+```python
+import intake  # pip install "intake<3" intake-xarray intake-parquet jinja2 (and s3fs for S3)
+
+catalog = intake.open_catalog("catalog.yaml")
+dataset = catalog["normalized_cells"].to_dask()  # xarray.Dataset, read lazily
+pixels = dataset["cells"].isel({layout.cell_axis}=0).compute()
+table = catalog["cells"].read()
+```
+
+`cube.zarr` is an OME-Zarr 0.5 image as well; any viewer of OME-Zarr opens it.
+
+## What is here
+
+| path | content |
+|---|---|
+{listed}
+
+## How it was made
+
+Version {state.version} was made by cellcube {run["environment"]["cellcube"]} from {made}, on {run["finished"][:10]}.
+`runs/` has one record a build: parameters, code, versions of all packages, and the size and time of every image.
+"""
+
+
+def _contents(state: CubeState) -> dict[str, str]:
+    layout = state.layout
+    contents = {
+        "catalog.yaml": "Intake catalog",
+        "cells.parquet": "manifest: one row a kept cell, in the order of the cube",
+        "outcomes.parquet": "one row for every cell requested: kept, dropped or failed, and why",
+        "cube.zarr": f"the crops ({layout.cell_axis}, c, z, y, x), Zarr v3, xarray and OME-Zarr 0.5",
+    }
+    for name in layout.projections:
+        contents[f"cube.zarr/{name}"] = f"{name.replace('_', ' projection along ')}"
+    if layout.has_masks:
+        contents["cube.zarr/labels/mask"] = "masks: 1 within the cell's label"
+    contents["runs"] = "provenance of every build"
+    return contents
