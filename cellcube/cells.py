@@ -428,7 +428,8 @@ def _fov_ids(out: Mapping[str, Any], image: str) -> pd.Series:
         if column in out:
             text = out[column].astype(str)
             ids = ids.where(text.isin(["", "-1"]), ids + f"-{letter}" + text)
-    return ids.astype(str)
+    text_ids: pd.Series = ids.astype(str)
+    return text_ids
 
 
 def _optional_text(values: pd.Series, *, upper: bool = False) -> pd.Series:

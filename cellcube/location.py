@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -346,6 +347,12 @@ class Location:
                 fs.cp_file(path, other_path)
                 return
         target.write(self.read())
+
+    def remove_empty(self) -> None:
+        """Delete this folder if there is nothing in it. Object stores have no empty folders."""
+        if self.is_local:
+            with contextlib.suppress(OSError):
+                Path(self.url).rmdir()
 
     def remove(self) -> None:
         """Delete this file, or this folder with all in it; nothing where it does not exist."""

@@ -10,7 +10,7 @@ import pandas as pd
 import yaml
 
 from cellcube.cube import CubeState
-from cellcube.ledger import OUTCOME_COLUMNS, fold_outcomes, read_run, read_run_cells, read_table, write_table
+from cellcube.ledger import OUTCOME_COLUMNS, fold_outcomes, read_run, read_run_table, read_table, write_table
 from cellcube.location import Location
 from cellcube.plan import geometry_and_measures
 
@@ -27,7 +27,7 @@ def read_outcomes(root: Location, version: int) -> pd.DataFrame:
         return frame
     folded: pd.DataFrame | None = None
     for number in range(1, version + 1):
-        folded = fold_outcomes(folded, read_run_cells(root / "runs", number))
+        folded = fold_outcomes(folded, read_run_table(root / "runs", number, "outcomes"))
     return folded if folded is not None else pd.DataFrame(columns=list(OUTCOME_COLUMNS))
 
 
@@ -36,7 +36,7 @@ def read_cells(root: Location, version: int) -> pd.DataFrame:
     frame, about = _table(root / CELLS)
     if frame is not None and about.get("version") == version:
         return frame
-    return _join([_kept(read_run_cells(root / "runs", number)) for number in range(1, version + 1)])
+    return _join([read_run_table(root / "runs", number, "cells") for number in range(1, version + 1)])
 
 
 def _table(location: Location) -> tuple[pd.DataFrame | None, dict[str, Any]]:
@@ -44,10 +44,6 @@ def _table(location: Location) -> tuple[pd.DataFrame | None, dict[str, Any]]:
         return read_table(location)
     except (OSError, ValueError):
         return None, {}
-
-
-def _kept(decided: pd.DataFrame) -> pd.DataFrame:
-    return decided[decided["status"] == "kept"].drop(columns=["status", "reason"])
 
 
 def _join(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -71,9 +67,9 @@ def is_current(root: Location, state: CubeState) -> bool:
 
 def write_manifest(root: Location, state: CubeState) -> None:
     """Write all that is derived from the runs; the catalog last."""
-    decided = read_run_cells(root / "runs", state.version)
-    before = state.version - 1
-    cells = _join([*([read_cells(root, before)] if before else []), _kept(decided)])
+    runs, before = root / "runs", state.version - 1
+    cells = _join([*([read_cells(root, before)] if before else []), read_run_table(runs, state.version, "cells")])
+    decided = read_run_table(runs, state.version, "outcomes")
     outcomes = fold_outcomes(read_outcomes(root, before) if before else None, decided)
     about = {"version": state.version}
     write_table(root / CELLS, cells, {**about, "columns": column_descriptions(state, cells)})
@@ -124,7 +120,7 @@ def catalog(state: CubeState, counts: Mapping[str, int]) -> str:
     def cube(name: str, description: str, **args: Any) -> dict[str, Any]:
         array = layout.arrays()[name]
         # Whole shards: one task reads one object.
-        chunks = {axis: -1 for axis in array.axes} | {layout.cell_axis: layout.shard_cells}
+        chunks = dict.fromkeys(array.axes, -1) | {layout.cell_axis: layout.shard_cells}
         return {
             "description": description,
             "driver": "zarr",

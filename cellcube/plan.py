@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -157,7 +158,7 @@ def fov_tasks(
     starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
     bounds = [*starts.tolist(), len(ids)]
     shared = _shared_columns(table, frame, starts)
-    for number, (start, stop) in enumerate(zip(bounds[:-1], bounds[1:], strict=True)):
+    for number, (start, stop) in enumerate(pairwise(bounds)):
         first = {name: values[number] for name, values in shared.items()}
         yield FovTask(_source(table, first, spec, storage_options), frame.iloc[start:stop])
 

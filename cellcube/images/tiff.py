@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from cellcube.images.protocol import FovReader, ImageSource
 from cellcube.images.scenes import pick_scene
 from cellcube.images.tiff_metadata import describe, ome_files
 from cellcube.images.tiff_pages import TiffPages
+
+# What tifffile says of a damaged file is raised here as an error; without a handler Python prints it as well.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 SUFFIXES = frozenset(
     {".tif", ".tiff", ".stk", ".lsm", ".btf", ".tf2", ".tf8", ".flex", ".svs", ".scn", ".ndpi", ".qptiff"}

@@ -73,6 +73,7 @@ class Claim:
             self._beating.join()
         if self._read().get("token") == self._token:
             self._path.remove()
+            self._path.parent.remove_empty()
 
     def _take_over(self) -> None:
         other = self._read()

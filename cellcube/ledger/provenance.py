@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import inspect
 import platform
@@ -59,10 +60,8 @@ def code_of(path: Path | None) -> dict[str, Any]:
     if top is None:
         return {"file": name, "git": None}
     if name is not None:
-        try:
+        with contextlib.suppress(ValueError):
             name = place.resolve().relative_to(Path(top).resolve()).as_posix()
-        except ValueError:
-            pass
     remote = _git(folder, "remote", "get-url", "origin")
     if remote is None:
         remotes = (_git(folder, "remote") or "").split()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
@@ -45,7 +45,9 @@ def read_table(location: Location) -> tuple[pd.DataFrame, dict[str, Any]]:
     return table.to_pandas(), json.loads(noted)
 
 
-def write_run(runs: Location, version: int, record: Mapping[str, Any], cells: pd.DataFrame) -> None:
+def write_run(
+    runs: Location, version: int, record: Mapping[str, Any], outcomes: pd.DataFrame, cells: pd.DataFrame
+) -> None:
     """Write what a build did, before it is committed.
 
     Parameters
@@ -55,10 +57,13 @@ def write_run(runs: Location, version: int, record: Mapping[str, Any], cells: pd
     version : int
     record : mapping
         Provenance.
+    outcomes : DataFrame
+        `OUTCOME_COLUMNS`, one row a cell that the build decided on.
     cells : DataFrame
-        One row for every cell the build decided on: `OUTCOME_COLUMNS`, and for those kept all manifest columns.
+        Manifest rows of the cells it kept, in the order of the cube.
     """
-    write_table(runs / f"{run_name(version)}.parquet", cells, {"run": version})
+    write_table(runs / f"{run_name(version)}.outcomes.parquet", outcomes, {"run": version})
+    write_table(runs / f"{run_name(version)}.cells.parquet", cells, {"run": version})
     (runs / f"{run_name(version)}.json").write(json.dumps(record, indent=1, ensure_ascii=False).encode())
 
 
@@ -72,9 +77,9 @@ def read_run(runs: Location, version: int) -> dict[str, Any]:
     return record
 
 
-def read_run_cells(runs: Location, version: int) -> pd.DataFrame:
-    """The table of what one version decided on."""
-    path = runs / f"{run_name(version)}.parquet"
+def read_run_table(runs: Location, version: int, table: Literal["cells", "outcomes"]) -> pd.DataFrame:
+    """The outcomes of one version, or the manifest rows of the cells it kept."""
+    path = runs / f"{run_name(version)}.{table}.parquet"
     try:
         return read_table(path)[0]
     except (OSError, ValueError) as error:

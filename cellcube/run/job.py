@@ -36,7 +36,7 @@ from cellcube.pixels import (
     project,
     window_at,
 )
-from cellcube.plan import FOV_ERRORS, FovTask, Job, failed_outcome, meets_condition, normalizers
+from cellcube.plan import FOV_ERRORS, FovTask, Job, failed_outcome, meets_condition, normalizers, outcomes_frame
 from cellcube.spec import CubeSpec
 
 Pixels = np.ndarray[Any, Any]
@@ -75,9 +75,10 @@ class JobResult:
     ----------
     key : str
         Of the job.
-    rows : DataFrame
-        One row a requested cell: `cell_id`, `fov_id`, `label`, `status`, `reason`; manifest columns where kept. Kept
-        cells are in the order of their pixels.
+    outcomes : DataFrame
+        One row a requested cell: `cell_id`, `fov_id`, `label`, `status`, `reason`.
+    cells : DataFrame
+        The manifest rows of the kept cells, in the order of their pixels.
     pieces : list of int
         Cells in each piece; piece i of array a is ``<key>/<a>.<i>`` in the pending folder.
     sizes : dict
@@ -90,7 +91,8 @@ class JobResult:
     """
 
     key: str
-    rows: pd.DataFrame
+    outcomes: pd.DataFrame
+    cells: pd.DataFrame
     pieces: list[int]
     sizes: dict[str, int]
     sources: dict[str, list[dict[str, Any]]]
@@ -106,16 +108,18 @@ class JobResult:
             "seconds": self.seconds,
             "warned": self.warned,
         }
-        write_table(pending / self.key / "done.parquet", self.rows, about)
+        write_table(pending / self.key / "cells.parquet", self.cells)
+        write_table(pending / self.key / "done.parquet", self.outcomes, about)
 
     @classmethod
     def load(cls, pending: Location, job: Job) -> JobResult | None:
         """The result of a job that was done before, where its pieces are whole and its files have not changed."""
         try:
-            rows, about = read_table(pending / job.key / "done.parquet")
+            outcomes, about = read_table(pending / job.key / "done.parquet")
+            cells, _ = read_table(pending / job.key / "cells.parquet")
         except (OSError, ValueError):
             return None
-        result = cls(job.key, rows, **about)
+        result = cls(job.key, outcomes, cells, **about)
         sizes = (pending / job.key).sizes()
         if any(sizes.get(name) != size for name, size in result.sizes.items()):
             return None
@@ -160,7 +164,8 @@ class _Run:
         self.arrays = context.layout.arrays()
         self.writers = {name: PieceWriter(array, room) for name, array in self.arrays.items()}
         self.normalization = Normalization(normalizers(self.spec, self.layout.channels), np.dtype(context.layout.dtype))
-        self.rows: list[dict[str, Any]] = []
+        self.outcomes: list[dict[str, Any]] = []
+        self.cells: list[dict[str, Any]] = []
         self.pieces: list[int] = []
         self.sizes: dict[str, int] = {}
         self.in_piece = 0
@@ -182,7 +187,8 @@ class _Run:
         self._put({name: writer.finish() for name, writer in self.writers.items()})
         result = JobResult(
             key=self.job.key,
-            rows=self._frame(),
+            outcomes=outcomes_frame(self.outcomes),
+            cells=pd.DataFrame(self.cells),
             pieces=self.pieces,
             sizes=self.sizes,
             sources={fov.source.fov_id: states_of(fov) for fov in self.job.fovs},
@@ -191,12 +197,6 @@ class _Run:
         )
         result.save(self.context.pending)
         return result
-
-    def _frame(self) -> pd.DataFrame:
-        frame = pd.DataFrame(self.rows)
-        for name, kind in {"cell_id": str, "fov_id": str, "status": str, "reason": str, "label": "int64"}.items():
-            frame[name] = frame[name].astype(kind)  # type: ignore[call-overload]
-        return frame
 
     def _fov(self, task: FovTask) -> None:
         cells = task.cells
@@ -212,8 +212,8 @@ class _Run:
                 with self.stage("read"):
                     volumes = tuple(fov.read(channel, region.slices) for channel in range(len(fov.channels)))
         except FOV_ERRORS as error:
-            known = {row["cell_id"] for row in self.rows[-len(cells) :]}
-            for row in cells.to_dict("records"):
+            known = {row["cell_id"] for row in self.outcomes[-len(cells) :]}
+            for row in _records(cells):
                 if row["cell_id"] not in known:
                     self._failed(row, task.source.fov_id, error)
             return
@@ -251,12 +251,12 @@ class _Run:
         """Where each cell lies; cells that cannot be placed are decided here."""
         boxes = box_of_labels(labels) if labels is not None else {}
         placed = []
-        for row in cells.to_dict("records"):
+        for row in _records(cells):
             row["fov_id"] = fov.fov_id
             try:
                 box, window = self._window(row, boxes if labels is not None else None, fov)
             except Dropped as reason:
-                self.rows.append({**_identity(row), "status": "dropped", "reason": str(reason)})
+                self.outcomes.append({**_identity(row), "status": "dropped", "reason": str(reason)})
             except CellError as error:
                 self._failed(row, fov.fov_id, error)
             else:
@@ -318,7 +318,7 @@ class _Run:
             met = meets_condition(pd.DataFrame([row for row, _ in measured]), self.spec.drop)
             for (row, _), dropped in zip(measured, met, strict=True):
                 if dropped:
-                    self.rows.append({**_identity(row), "status": "dropped", "reason": f"drop: {self.spec.drop}"})
+                    self.outcomes.append({**_identity(row), "status": "dropped", "reason": f"drop: {self.spec.drop}"})
             measured = [each for each, dropped in zip(measured, met, strict=True) if not dropped]
         return measured
 
@@ -360,7 +360,8 @@ class _Run:
         with self.stage("encode"):
             pieces = {name: self.writers[name].add(images[name]) for name in self.arrays}
         self.in_piece += 1
-        self.rows.append({**row, "status": "kept", "reason": ""})
+        self.outcomes.append({**_identity(row), "status": "kept", "reason": ""})
+        self.cells.append(row)
         self._put(pieces)
 
     def _put(self, pieces: Mapping[str, bytearray | None]) -> None:
@@ -389,7 +390,11 @@ class _Run:
                 path=getattr(error, "path", None),
                 remedy="What was committed before is unchanged; the same call continues.",
             ) from error
-        self.rows.append(failed_outcome(cell_id, fov_id, error, int(row.get("label", 0))))
+        self.outcomes.append(failed_outcome(cell_id, fov_id, error, int(row.get("label", 0))))
+
+
+def _records(cells: pd.DataFrame) -> list[dict[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in cells.to_dict("records")]
 
 
 def _identity(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -406,6 +411,5 @@ def _around(boxes: Sequence[Box]) -> Box:
     """The smallest box around all."""
     if not boxes:
         return Box((0, 0, 0), (0, 0, 0))
-    start = tuple(min(box.start[axis] for box in boxes) for axis in range(3))
-    stop = tuple(max(box.stop[axis] for box in boxes) for axis in range(3))
-    return Box(start, stop)
+    z, y, x = ((min(box.start[axis] for box in boxes), max(box.stop[axis] for box in boxes)) for axis in range(3))
+    return Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))

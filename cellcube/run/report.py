@@ -99,7 +99,8 @@ class BuildReport:
         lost = self.outcomes[self.outcomes["status"] != "kept"]
         counted = lost.groupby(["status", "reason"]).size().sort_values(ascending=False)
         rows: list[tuple[str, str, int]] = [
-            (str(status), str(reason), int(count)) for (status, reason), count in counted.head(most).items()
+            (str(key[0]), str(key[1]), int(count))
+            for key, count in zip(counted.index[:most].to_list(), counted.head(most), strict=True)
         ]
         rest = counted.iloc[most:]
         if len(rest):

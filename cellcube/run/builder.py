@@ -1,0 +1,458 @@
+"""`build`: from a table of cells to a committed version of a dataset."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+import os
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from cellcube import cube as cubes
+from cellcube.cells import CellTable, load_cells
+from cellcube.cube import CubeState, Layout
+from cellcube.errors import (
+    ArgumentError,
+    BuildStoppedError,
+    DatasetAccessError,
+    NotADatasetError,
+    SpecChangedError,
+)
+from cellcube.ledger import Claim
+from cellcube.location import Location
+from cellcube.manifest import CATALOG, is_current, read_outcomes, write_manifest
+from cellcube.plan import (
+    FovTask,
+    Job,
+    Plan,
+    check_channels,
+    check_drop,
+    check_same_cells,
+    expand,
+    failed_outcome,
+    fov_tasks,
+    list_labels,
+    make_jobs,
+    outcomes_frame,
+    resolve_layout,
+)
+from cellcube.run.commit import commit_run, pack, run_record, stage_seconds
+from cellcube.run.executors import Workers
+from cellcube.run.job import JobContext, JobResult, run_job
+from cellcube.run.report import BuildReport, Estimate, make_report
+from cellcube.spec import CubeSpec
+
+WORK = ".cellcube"
+OURS = {"cube.zarr", "runs", "catalog.yaml", "cells.parquet", "outcomes.parquet", "README.md", "gallery", WORK}
+
+
+def build(
+    cells: pd.DataFrame | str | os.PathLike[str],
+    root: str | os.PathLike[str],
+    spec: CubeSpec | str | os.PathLike[str] | None = None,
+    *,
+    executor: Any = None,
+    rebuild: Literal["missing", "all"] = "missing",
+    on_error: Literal["record", "raise"] = "record",
+    storage_options: Mapping[str, Any] | None = None,
+    progress: bool = True,
+    dry_run: bool = False,
+    identify: bool = False,
+    **spec_fields: Any,
+) -> BuildReport:
+    """Cut, normalize, project and measure the cells of a table, and append them to a dataset.
+
+    The dataset is made where there is none. Cells that are in it already are skipped, so the same call after a kill
+    continues, and the same call after success does nothing.
+
+    Parameters
+    ----------
+    cells : DataFrame, path or URL
+        The cell table; see `cellcube.cells.load_cells`.
+    root : path or URL
+        Folder of the dataset.
+    spec : CubeSpec, path or URL, optional
+        Every choice that makes the cube, or a YAML file of them.
+    executor : None, int, concurrent.futures.Executor or dask.distributed.Client
+        Where the work is done. None is this machine's cores; a number is that many processes.
+    rebuild : {"missing", "all"}
+        ``missing`` skips what is committed; cells that failed before are tried again. ``all`` demands a root that
+        holds no dataset yet.
+    on_error : {"record", "raise"}
+        A cell that fails becomes an outcome, or stops the build.
+    storage_options : mapping, optional
+        fsspec options for all remote paths, or one mapping a protocol. Never written anywhere.
+    progress : bool
+        Show a progress bar where standard error is a terminal.
+    dry_run : bool
+        Write nothing; the report's `plan` tells what would be done.
+    identify : bool
+        Write user and host into the provenance.
+    **spec_fields
+        Fields of `CubeSpec`; they override those of `spec`.
+
+    Returns
+    -------
+    BuildReport
+
+    Raises
+    ------
+    cellcube.errors.ArgumentError
+        Where the spec, the table or another argument cannot be used (`SpecError`, `TableError`).
+    cellcube.errors.DatasetError
+        Where the root cannot be used: `SpecChangedError`, `NotADatasetError`, `DatasetAccessError`,
+        `DatasetBusyError`.
+    cellcube.errors.ImageError
+        Where the first FOVs all say that the channels or axes asked for are not there.
+    cellcube.errors.BuildStoppedError
+        At the first failed cell, with ``on_error="raise"``.
+    """
+    for name, value, known in (("rebuild", rebuild, ("missing", "all")), ("on_error", on_error, ("record", "raise"))):
+        if value not in known:
+            raise ArgumentError(f"{name}={value!r}: give one of {', '.join(map(repr, known))}.")
+    started = time.perf_counter()
+    chosen = _spec(spec, spec_fields, storage_options)
+    location = Location.of(root, storage_options)
+    state = find_dataset(location)
+    if state is not None and rebuild == "all":
+        raise ArgumentError(
+            f"There is a dataset already, and committed cells never change. (path {location.url!r})",
+            remedy='Give rebuild="all" a new root.',
+        )
+    if state is not None:
+        _check_spec(chosen, state, location)
+    table = load_cells(cells, chosen, storage_options)
+    builder = _Builder(location, chosen, table, state, executor, storage_options, on_error == "raise", progress)
+    if dry_run:
+        return builder.dry_run(started)
+    return builder.build(started, identify)
+
+
+def find_dataset(location: Location) -> CubeState | None:
+    """The committed state of the dataset at a root, None where nothing is there yet.
+
+    Raises
+    ------
+    NotADatasetError
+        Where something else is there.
+    DatasetAccessError
+        Where the root cannot be looked at.
+    """
+    try:
+        state = cubes.read_state(location / "cube.zarr")
+        if state is None:
+            found = location.names()
+            if location.is_local and location.exists() and not Path(location.url).is_dir():
+                raise NotADatasetError("The root is a file, not a folder.", path=location.url)
+            others = [name for name in found if name not in OURS and not name.endswith(".partial")]
+            if others:
+                shown = ", ".join(others[:5]) + (", …" if len(others) > 5 else "")
+                raise NotADatasetError(
+                    f"The root holds something that is not a cellcube dataset: {shown}.",
+                    path=location.url,
+                    remedy="Give an empty or a new folder.",
+                )
+    except PermissionError as error:
+        if isinstance(error, DatasetAccessError):
+            raise
+        raise DatasetAccessError("The root may not be read.", path=location.url) from error
+    return state
+
+
+def _spec(
+    spec: CubeSpec | str | os.PathLike[str] | None,
+    fields: Mapping[str, Any],
+    storage_options: Mapping[str, Any] | None,
+) -> CubeSpec:
+    if spec is None:
+        return CubeSpec(**fields)
+    if isinstance(spec, str | os.PathLike):
+        spec = CubeSpec.from_yaml(spec, storage_options)
+    if not isinstance(spec, CubeSpec):
+        raise ArgumentError(f"spec must be a CubeSpec or a YAML file, not {type(spec).__name__}.")
+    return spec.replace(**fields) if fields else spec
+
+
+def _check_spec(spec: CubeSpec, state: CubeState, location: Location) -> None:
+    if state.attributes["spec_digest"] == spec.digest:
+        return
+    raise SpecChangedError(
+        "The dataset was built with another spec; appending would mix different cells. Use the spec it was built "
+        "with, or another root. What differs (dataset -> now):",
+        differences=spec.differences(state.attributes["identity"]),
+        path=location.url,
+    )
+
+
+class _Builder:
+    """One build of one dataset."""
+
+    def __init__(
+        self,
+        root: Location,
+        spec: CubeSpec,
+        table: CellTable,
+        state: CubeState | None,
+        executor: Any,
+        storage_options: Mapping[str, Any] | None,
+        stop_on_error: bool,
+        progress: bool,
+    ) -> None:
+        self.root = root
+        self.cube = root / "cube.zarr"
+        self.pending = root / WORK / "pending"
+        self.spec = spec
+        self.table = table
+        self.state = state
+        self.executor = executor
+        self.storage_options = storage_options
+        self.stop_on_error = stop_on_error
+        self.progress = progress
+        self.asked: pd.DataFrame = table.frame
+        self.before: pd.DataFrame | None = None
+        self.started = datetime.now(UTC)
+
+    def plan(self) -> Plan:
+        """What is to be done; reads label images where the table asks for every label, and one FOV's metadata."""
+        frame, failed = self.table.frame, outcomes_frame([])
+        if self.table.mode == "fovs":
+            tasks = list(fov_tasks(self.table, frame, self.spec, self.storage_options))
+            with Workers(self.executor, math.ceil(len(tasks) / 16)) as workers:
+                labels = workers.map(partial(list_labels, reader=self.spec.reader), tasks)
+            frame, failed = expand(self.table, tasks, labels)
+        self.asked = frame
+        if self.state is not None:
+            self.before = read_outcomes(self.root, self.state.version)
+            check_same_cells(self.before, frame)
+            decided = self.before.loc[self.before["status"] != "failed", "cell_id"]
+            frame = frame[~frame["cell_id"].isin(decided)]
+        tasks = list(fov_tasks(self.table, frame, self.spec, self.storage_options))
+        layout: Layout | None
+        if self.state is not None:
+            layout = self.state.layout
+            check_channels(layout.channels, self.spec)
+            self._check_append(layout)
+        else:
+            layout, errors = resolve_layout(tasks, self.spec, self.table)
+            if layout is None:
+                rows = [
+                    failed_outcome(cell_id, task.source.fov_id, errors[task.source.fov_id], int(label))
+                    for task in tasks
+                    for cell_id, label in zip(
+                        task.cells["cell_id"], task.cells.get("label", pd.Series(0, task.cells.index)), strict=True
+                    )
+                ]
+                return Plan((), None, pd.concat([failed, outcomes_frame(rows)], ignore_index=True))
+        check_drop(self.spec, self.table, layout)
+        digest = json.dumps([self.spec.digest, layout.to_dict(), self.table.metadata], sort_keys=True)
+        return Plan(make_jobs(tasks, digest), layout, failed)
+
+    def _check_append(self, layout: Layout) -> None:
+        if layout.has_masks != self.table.has_labels:
+            raise ArgumentError(
+                "The dataset has masks, and this table gives no labels."
+                if layout.has_masks
+                else "The dataset has no masks, as its cells were given by boxes or centres; this table gives labels.",
+                remedy="Build these cells into a dataset of their own.",
+            )
+        absent = [
+            name for name, kind in layout.metadata.items() if kind in ("int64", "bool") and name not in self.table.frame
+        ]
+        if absent:
+            raise ArgumentError(
+                f"The dataset has the coordinates {', '.join(absent)}, and the table lacks these columns.",
+                remedy="Add them to the table.",
+            )
+
+    def dry_run(self, started: float) -> BuildReport:
+        """The report of what would be done."""
+        plan = self.plan()
+        with Workers(self.executor, len(plan.jobs)) as workers:
+            count = workers.count
+        seconds, memory = _trial(plan, self._context(plan.layout) if plan.layout else None)
+        estimate = Estimate(
+            cells=plan.cells,
+            fovs=plan.fovs,
+            shards=plan.shards(),
+            bytes=plan.bytes(),
+            memory=memory * count,
+            seconds=None if seconds is None else seconds * plan.cells / count,
+            workers=count,
+        )
+        return self._report(plan.failed, 0, started, plan=estimate)
+
+    def build(self, started: float, identify: bool) -> BuildReport:
+        """Do it."""
+        plan = self.plan()
+        if self._changes_nothing(plan):
+            if self.state is not None and not is_current(self.root, self.state):
+                # A build was killed between its commit and what is derived from it.
+                with self._claim():
+                    write_manifest(self.root, self.state)
+                    self.pending.remove()
+            return self._report(plan.failed, 0, started)
+        if plan.layout is None:
+            self._stop_at(plan.failed)
+            return self._report(plan.failed, 0, started)
+        self._stop_at(plan.failed)
+        with self._claim():
+            if self.state is not None and not is_current(self.root, self.state):
+                write_manifest(self.root, self.state)
+            with Workers(self.executor, len(plan.jobs)) as workers:
+                results = self._run_jobs(plan, workers)
+                decided = _decided(results, plan.failed)
+                added = int((decided["status"] == "kept").sum())
+                if not added and (self.state is None or self._same_as_before(decided)):
+                    self.pending.remove()
+                    return self._report(decided, 0, started, stages=stage_seconds(results))
+                committed = self.state.count if self.state else 0
+                pack(self.root, plan.layout, committed, self.pending, results, workers)
+                version = self.state.version + 1 if self.state else 1
+                record = run_record(self.root, self.spec, version, self.started, results, decided, workers, identify)
+            self.state = commit_run(self.root, self.spec, plan.layout, self.state, decided, _kept_rows(results), record)
+            self.before = None
+            write_manifest(self.root, self.state)
+            self.pending.remove()
+        return self._report(decided, added, started, stages=stage_seconds(results))
+
+    def _claim(self) -> Claim:
+        return Claim(self.root / WORK / "claim.json", self.root.url)
+
+    def _stop_at(self, failed: pd.DataFrame) -> None:
+        if self.stop_on_error and len(failed):
+            first = failed.iloc[0]
+            raise BuildStoppedError(
+                f"The build stopped at the first failed cell: {first['reason']}",
+                cell_id=str(first["cell_id"]),
+                fov_id=str(first["fov_id"]),
+            )
+
+    def _changes_nothing(self, plan: Plan) -> bool:
+        return (
+            not plan.jobs and (self.state is not None or plan.layout is not None) and self._same_as_before(plan.failed)
+        )
+
+    def _same_as_before(self, decided: pd.DataFrame) -> bool:
+        """Whether the dataset's outcomes say the same of these cells already."""
+        if decided.empty:
+            return True
+        if self.before is None:
+            return False
+        columns = ["cell_id", "status", "reason"]
+        both = decided[columns].merge(self.before[columns], on=columns)
+        return len(both) == len(decided)
+
+    def _context(self, layout: Layout) -> JobContext:
+        return JobContext(
+            pending=self.pending,
+            spec=self.spec,
+            layout=layout,
+            image_columns=self.table.image_columns,
+            metadata=self.table.metadata,
+            stop_on_error=self.stop_on_error,
+        )
+
+    def _run_jobs(self, plan: Plan, workers: Workers) -> list[JobResult]:
+        from tqdm import tqdm
+
+        assert plan.layout is not None
+        context = self._context(plan.layout)
+        results: list[JobResult | None] = [None] * len(plan.jobs)
+        counts = dict.fromkeys(("kept", "dropped", "failed"), 0)
+        warned: set[str] = set()
+        bar = tqdm(total=plan.cells, unit=" cells", disable=None if self.progress else True, file=sys.stderr)
+        with bar:
+            numbered = zip(plan.jobs, _rooms(plan, self.state.count if self.state else 0), strict=True)
+            for number, result in workers.run(partial(_work, context=context), numbered):
+                results[number] = result
+                for status, count in result.outcomes["status"].value_counts().items():
+                    counts[str(status)] += int(count)
+                bar.set_postfix(counts, refresh=False)
+                bar.update(len(result.outcomes))
+                for message in result.warned:
+                    if message not in warned:
+                        warned.add(message)
+                        warnings.warn(message, UserWarning, stacklevel=5)
+        return [result for result in results if result is not None]
+
+    def _report(self, decided: pd.DataFrame, added: int, started: float, **fields: Any) -> BuildReport:
+        asked = self.asked["cell_id"] if "cell_id" in self.asked else pd.Series([], dtype=str)
+        frames = [decided[["cell_id", "fov_id", "label", "status", "reason"]].assign(run=0)]
+        version = self.state.version if self.state else 0
+        if self.state is not None:
+            outcomes = self.before if self.before is not None else read_outcomes(self.root, version)
+            asked_ids = pd.concat([asked, decided["cell_id"]])
+            frames = [outcomes[outcomes["cell_id"].isin(asked_ids)]]
+            missing = decided[~decided["cell_id"].isin(outcomes["cell_id"])]
+            if len(missing):
+                frames.append(missing[["cell_id", "fov_id", "label", "status", "reason"]].assign(run=0))
+        return make_report(
+            pd.concat(frames, ignore_index=True),
+            added=added,
+            version=version,
+            root=self.root.url,
+            catalog=(self.root / CATALOG).url,
+            seconds=time.perf_counter() - started,
+            **fields,
+        )
+
+
+def _work(item: tuple[Job, int], context: JobContext) -> JobResult:
+    job, room = item
+    return run_job(job, context, room)
+
+
+def _kept_rows(results: list[JobResult]) -> pd.DataFrame:
+    frames = [result.cells for result in results if len(result.cells)]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _rooms(plan: Plan, committed: int) -> Iterable[int]:
+    """Cells that are free in the shard where each job's cells begin, if all before are kept."""
+    assert plan.layout is not None
+    size = plan.layout.shard_cells
+    start = committed
+    for job in plan.jobs:
+        yield size - start % size
+        start += job.count
+
+
+def _decided(results: list[JobResult], failed: pd.DataFrame) -> pd.DataFrame:
+    frames = [result.outcomes for result in results if len(result.outcomes)]
+    if len(failed) or not frames:
+        frames.append(failed)
+    return pd.concat(frames, ignore_index=True)
+
+
+def _trial(plan: Plan, context: JobContext | None) -> tuple[float | None, int]:
+    """Seconds a cell and bytes a worker, from the first FOV that works, in a folder that is thrown away."""
+    import tempfile
+
+    if context is None:
+        return None, 0
+    layout = context.layout
+    shard = sum(array.cell_bytes for array in layout.arrays().values()) * min(layout.shard_cells, max(plan.cells, 1))
+    for job in plan.jobs[:4]:
+        fov = job.fovs[0]
+        with tempfile.TemporaryDirectory() as folder:
+            trial = dataclasses.replace(context, pending=Location(folder), stop_on_error=False)
+            start = time.perf_counter()
+            key = hashlib.sha256(job.key.encode()).hexdigest()[:24]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                result = run_job(Job(key, (FovTask(fov.source, fov.cells),)), trial, layout.shard_cells)
+            seconds = time.perf_counter() - start
+        if (result.outcomes["status"] == "kept").any():
+            image = sum(int(files.get("size") or 0) for files in result.sources[fov.source.fov_id])
+            return seconds / len(fov.cells), shard + 2 * image + 150_000_000
+    return None, shard + 150_000_000

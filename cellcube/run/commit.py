@@ -1,0 +1,216 @@
+"""The end of a build: pieces become shards, rows become coordinates, and the commit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cellcube import cube as cubes
+from cellcube.cube import FORMAT, ArrayLayout, CubeState, Layout, ShardPart
+from cellcube.errors import ArgumentError
+from cellcube.ledger import calling_script, code_of, environment, function_record, run_name, write_run
+from cellcube.location import Location, public_options, public_url
+from cellcube.pixels import stored_scale
+from cellcube.run.executors import Workers
+from cellcube.run.job import JobResult
+from cellcube.spec import CubeSpec
+
+
+def pack(
+    root: Location,
+    layout: Layout,
+    committed: int,
+    pending: Location,
+    results: Sequence[JobResult],
+    workers: Workers,
+) -> None:
+    """Put the pieces of all jobs, in order, into the shards of the cube; not visible before the commit."""
+    cube = root / "cube.zarr"
+    tasks: list[tuple[ArrayLayout, int, list[ShardPart]]] = []
+    for name, array in layout.arrays().items():
+        pieces = [
+            (pending / result.key / f"{name}.{number}", count)
+            for result in results
+            for number, count in enumerate(result.pieces)
+        ]
+        parts = cubes.shard_parts(array, cube, committed, pieces)
+        tasks += [(array, number, sources) for number, sources in parts.items()]
+    for _ in workers.run(partial(_write_shard, cube=cube), tasks):
+        pass
+
+
+def commit_run(
+    root: Location,
+    spec: CubeSpec,
+    layout: Layout,
+    state: CubeState | None,
+    outcomes: pd.DataFrame,
+    cells: pd.DataFrame,
+    record: Mapping[str, Any],
+) -> CubeState:
+    """Write the run and the coordinates of its cells, then replace the cube's metadata.
+
+    Parameters
+    ----------
+    root : Location
+    spec : CubeSpec
+    layout : Layout
+    state : CubeState or None
+        What is committed so far.
+    outcomes : DataFrame
+        Of the run.
+    cells : DataFrame
+        Manifest rows of the kept cells, in the order of their pixels.
+    record : mapping
+        Of `run_record`.
+
+    Returns
+    -------
+    CubeState
+        What is committed now.
+    """
+    version = state.version + 1 if state else 1
+    first = state.count if state else 0
+    cells = _with_run(cells, version)
+    rows = _for_coordinates(cells, layout)
+    write_run(root / "runs", version, record, outcomes.assign(run=version), cells)
+
+    count = first + len(rows)
+    old: Mapping[str, Any] = state.attributes if state else {"versions": []}
+    voxel_size = _common_voxel_size(rows, old.get("voxel_size"))
+    entry = {
+        "version": version,
+        "cells": count,
+        "finished": record["finished"],
+        "run": f"runs/{run_name(version)}.json",
+    }
+    attributes = {
+        "format": FORMAT,
+        "name": spec.name,
+        "description": spec.description,
+        "licence": spec.licence,
+        "spec": spec.to_dict(),
+        "spec_digest": spec.digest,
+        "identity": spec.identity(),
+        "layout": layout.to_dict(),
+        "voxel_size": voxel_size,
+        "windows": old.get("windows") or _windows(rows, layout, spec),
+        "versions": [*old["versions"], entry],
+        "last_run": {"code": record["code"], "cellcube": record["environment"]["cellcube"]},
+    }
+    sizes = None
+    if voxel_size != "mixed":
+        z, y, x = (math.nan if value is None else float(value) for value in voxel_size)
+        sizes = (z, y, x)
+    cube = root / "cube.zarr"
+    documents = cubes.metadata_documents(layout, count, attributes, spec.name, sizes, attributes["windows"])
+    if len(rows):
+        cubes.write_coordinates(cube, documents, layout, first, rows)
+    cubes.commit(cube, documents, layout, count)
+    return CubeState(attributes)
+
+
+def run_record(
+    root: Location,
+    spec: CubeSpec,
+    version: int,
+    started: datetime,
+    results: Sequence[JobResult],
+    outcomes: pd.DataFrame,
+    workers: Workers,
+    identify: bool,
+) -> dict[str, Any]:
+    """Provenance of a run, without secrets."""
+    counts = outcomes["status"].value_counts()
+    return {
+        "version": version,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "counts": {
+            "requested": len(outcomes),
+            **{status: int(counts.get(status, 0)) for status in ("kept", "dropped", "failed")},
+        },
+        "spec": spec.to_dict(),
+        "spec_digest": spec.digest,
+        "code": code_of(calling_script()),
+        "functions": {name: function_record(each) for name, each in spec.functions().items()},
+        "environment": environment(identify),
+        "executor": {"name": workers.name, "workers": workers.count},
+        "root": root.name if root.is_local else public_url(root.url),
+        "storage_options": public_options(root.storage_options),
+        "seconds": stage_seconds(results),
+        "fovs": {fov: files for result in results for fov, files in result.sources.items()},
+    }
+
+
+def _write_shard(item: tuple[ArrayLayout, int, list[ShardPart]], cube: Location) -> int:
+    array, number, parts = item
+    return cubes.write_shard(cube, array, number, parts)
+
+
+def stage_seconds(results: Sequence[JobResult]) -> dict[str, float]:
+    """Seconds of all jobs by stage."""
+    names = results[0].seconds if results else {}
+    return {name: round(sum(result.seconds[name] for result in results), 3) for name in names}
+
+
+def _with_run(cells: pd.DataFrame, version: int) -> pd.DataFrame:
+    """The manifest rows with the run after the identity."""
+    cells = cells.copy(deep=False)
+    cells.insert(min(3, cells.shape[1]), "run", version)
+    return cells
+
+
+def _for_coordinates(kept: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+    if kept.empty:
+        names = [*cubes.CELL_COORDINATES, *layout.metadata, *cubes.CHANNEL_COORDINATES]
+        return pd.DataFrame({name: [] for name in [*names, *(f"intensity_max_{each}" for each in layout.channels)]})
+    rows = kept.copy(deep=False)
+    for name, kind in layout.metadata.items():
+        if name not in rows:
+            rows[name] = "" if kind == "string" else math.nan
+        elif kind == "string":
+            rows[name] = rows[name].astype(str)
+        elif kind in ("int64", "bool") and rows[name].dtype.kind not in ("iub" if kind == "int64" else "b"):
+            raise ArgumentError(
+                f"The column {name!r} holds {rows[name].dtype}, in the dataset it is {kind}.",
+                remedy="Convert the column, or give it another name.",
+            )
+    for bound in ("norm_low", "norm_high"):
+        columns = [f"{bound}_{channel}" for channel in layout.channels]
+        rows[bound] = rows[columns].to_numpy("float64").tolist()
+    return rows
+
+
+def _common_voxel_size(rows: pd.DataFrame, before: Any) -> Any:
+    """(z, y, x) with None where unknown, or ``"mixed"`` where cells differ."""
+    columns = [f"voxel_size_{axis}" for axis in "zyx"]
+    found = {
+        tuple(None if math.isnan(value) else float(value) for value in row)
+        for row in rows[columns].drop_duplicates().to_numpy("float64")
+    }
+    if before == "mixed":
+        return before
+    if before is not None:
+        found.add(tuple(before))
+    if not found:
+        return [None, None, None]
+    return list(found.pop()) if len(found) == 1 else "mixed"
+
+
+def _windows(rows: pd.DataFrame, layout: Layout, spec: CubeSpec) -> list[list[float]]:
+    """Display window of each channel, in stored values."""
+    if not spec.keeps_raw:
+        return [[0.0, stored_scale(layout.dtype)] for _ in layout.channels]
+    windows = []
+    for channel in layout.channels:
+        highest = rows[f"intensity_max_{channel}"].to_numpy("float64")
+        end = float(np.percentile(highest, 90)) if len(highest) else stored_scale(layout.dtype)
+        windows.append([0.0, end if end > 0 else stored_scale(layout.dtype)])
+    return windows
