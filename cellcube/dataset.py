@@ -16,6 +16,7 @@ from cellcube.manifest import CATALOG, read_outcomes
 from cellcube.run.report import human_bytes
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
 
 
@@ -81,6 +82,8 @@ class DatasetInfo:
         Of the whole folder.
     run : dict
         Record of the last build.
+    decided : DataFrame
+        Outcomes: one row a cell.
     """
 
     root: str
@@ -90,6 +93,7 @@ class DatasetInfo:
     objects: int
     bytes: int
     run: Mapping[str, Any]
+    decided: pd.DataFrame
 
     def __str__(self) -> str:
         attributes, layout, run = self.state.attributes, self.state.layout, self.run
@@ -134,6 +138,14 @@ class DatasetInfo:
             lines.append(f"{'':<12} {count:>6,}  {reason}")
         return "\n".join(lines)
 
+    def outcome_table(self) -> str:
+        """Cells by FOV, status and reason, as text."""
+        counted = self.decided.fillna({"reason": ""}).groupby(["fov_id", "status", "reason"], sort=False).size()
+        lines = [f"{'FOV':<24} {'cells':>7}  {'status':<8} reason"]
+        for key, count in zip(counted.index.to_list(), counted, strict=True):
+            lines.append(f"{key[0]:<24} {count:>7,}  {key[1]:<8} {key[2]}")
+        return "\n".join(lines)
+
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(str(self))}</pre>"
 
@@ -165,4 +177,5 @@ def info(root: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | N
         objects=len(sizes),
         bytes=sum(sizes.values()),
         run=read_run(location / "runs", state.version),
+        decided=outcomes,
     )

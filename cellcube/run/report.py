@@ -95,8 +95,13 @@ class BuildReport:
         return lines
 
     def reasons(self, most: int = 8) -> list[tuple[str, str, int]]:
-        """(status, reason, cells) of what was not kept, the most frequent first."""
-        lost = self.outcomes[self.outcomes["status"] != "kept"]
+        """(status, reason, cells) of what was not kept, the most frequent first.
+
+        Details that differ from cell to cell (how far a crop reaches beyond the image) are left out.
+        """
+        lost = self.outcomes[self.outcomes["status"] != "kept"].copy()
+        by_rule = lost["reason"].str.match("(edge|oversize):")
+        lost.loc[by_rule, "reason"] = lost.loc[by_rule, "reason"].str.partition(":")[0]
         counted = lost.groupby(["status", "reason"]).size().sort_values(ascending=False)
         rows: list[tuple[str, str, int]] = [
             (str(key[0]), str(key[1]), int(count))
