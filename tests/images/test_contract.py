@@ -155,7 +155,7 @@ def test_s3(data, s3, tmp_path):
     whole = zarr.open_array(crop / "s0", mode="r")[:][:, None]
 
     def source(name: str) -> ImageSource:
-        return ImageSource(f"s3://images/{name}", storage_options=s3)
+        return ImageSource(f"s3://bucket/images/{name}", storage_options=s3)
 
     for reader in ("auto", "bioio"):
         check_fov_reader(through(reader), source("crop.ome.zarr"), whole, channel_names=CHANNELS_OF_CROP, regions=3)
