@@ -348,6 +348,12 @@ class Location:
                 return
         target.write(self.read())
 
+    def remove_partial(self) -> None:
+        """Delete what killed writes have left below this folder. Object stores have no half-written objects."""
+        if self.is_local:
+            for path in Path(self.url).rglob(".*.partial"):
+                path.unlink(missing_ok=True)
+
     def remove_empty(self) -> None:
         """Delete this folder if there is nothing in it. Object stores have no empty folders."""
         if self.is_local:

@@ -202,8 +202,17 @@ class CubeSpec(_Value):
         try:
             super().__init__(**fields)
         except ValidationError as error:
-            problems = list(dict.fromkeys(_sentence(detail) for detail in error.errors()))
-            raise SpecError("The spec cannot be used: " + "; ".join(problems) + ".") from None
+            problems = list(dict.fromkeys(_sentence(detail, fields) for detail in error.errors()))
+            text = "; ".join(problems)
+            raise SpecError(f"The spec cannot be used: {text}{'' if text.endswith('?') else '.'}") from None
+
+    @field_validator("channels", mode="before")
+    @classmethod
+    def _no_truth_values(cls, value: Any) -> Any:
+        items = value.values() if isinstance(value, Mapping) else value if isinstance(value, list | tuple) else ()
+        if any(isinstance(item, bool) for item in items):
+            raise ValueError("true and false are neither names nor indices")
+        return value
 
     @field_validator("channels")
     @classmethod
@@ -226,16 +235,19 @@ class CubeSpec(_Value):
     def _describe_function(cls, value: Any) -> Any:
         if callable(value) and not isinstance(value, UserFunction | BaseModel):
             return UserFunction.of(value)
-        if isinstance(value, Mapping) and set(value) >= {"function"}:
-            return UserFunction.load(value["function"])
+        if _is_function(value):
+            return UserFunction.load(str(value["function"]))
         return value
 
     @field_validator("normalize", mode="before")
     @classmethod
     def _name_to_normalizer(cls, value: Any) -> Any:
+        # Runs before `_describe_function`.
         if value is None or isinstance(value, str):
             return {"method": value or "none"}
-        if isinstance(value, Mapping) and "method" not in value:
+        if isinstance(value, Mapping) and not value:
+            raise ValueError("give one normalizer, or one for each channel")
+        if isinstance(value, Mapping) and "method" not in value and not _is_function(value):
             return {
                 name: {"method": each} if isinstance(each, str) else (each or {"method": "none"})
                 for name, each in value.items()
@@ -246,7 +258,7 @@ class CubeSpec(_Value):
     @classmethod
     def _no_projections(cls, value: Any) -> Any:
         value = () if value is None else (value,) if isinstance(value, str) else value
-        return tuple(dict.fromkeys(value))
+        return tuple(dict.fromkeys(map(str, value))) if isinstance(value, list | tuple) else value
 
     @model_validator(mode="after")
     def _dtype_fits(self) -> Self:
@@ -279,7 +291,11 @@ class CubeSpec(_Value):
 
     def identity(self) -> dict[str, Any]:
         """The fields that decide pixels, as plain values; user functions by the digest of their source."""
-        return {name: value for name, value in self.to_dict().items() if name not in _DESCRIPTIVE}
+        plain = {name: value for name, value in self.to_dict().items() if name not in _DESCRIPTIVE}
+        if isinstance(self.channels, dict):
+            # Their order is that of the cube's channels, and the order of a mapping does not count.
+            plain["channels"] = [list(pair) for pair in self.channels.items()]
+        return plain
 
     def to_dict(self) -> dict[str, Any]:
         """All fields as plain values that JSON and YAML can hold."""
@@ -333,9 +349,11 @@ class CubeSpec(_Value):
             fields = yaml.safe_load(location.read().decode()) or {}
         except FileNotFoundError:
             raise SpecError("There is no spec file.", path=str(source)) from None
+        except OSError as error:
+            raise SpecError(f"The spec cannot be read: {type(error).__name__}.", path=str(source)) from error
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise SpecError(f"The spec is not YAML: {error}.", path=str(source)) from error
-        if not isinstance(fields, dict):
+        if not isinstance(fields, dict) or not all(isinstance(name, str) for name in fields):
             raise SpecError("The spec must be a mapping of fields.", path=str(source))
         try:
             return cls(**fields)
@@ -343,9 +361,28 @@ class CubeSpec(_Value):
             raise SpecError(error.message, path=str(source)) from None
 
 
-def _sentence(detail: ErrorDetails) -> str:
+# What a field takes, for those whose types would make a sentence nobody can read.
+_TAKES = {
+    "name": "letters, digits, '.', '_' and '-', with at most one '/', such as 'owner/project'",
+    "channels": "a list of names or indices, or a mapping of names to indices or to file columns",
+    "columns": "a mapping of cellcube's names to the table's names",
+    "reader": "the name of a reader, 'package.module:Class', or a callable",
+    "axes": "2 to 7 letters, such as 'CYX'",
+    "label_axes": "2 to 7 letters, such as 'ZYX'",
+    "label_channel": "a name or an index",
+    "fov_voxel_size": "three positive numbers in µm, (z, y, x)",
+    "shape": "three whole numbers from 1 to 65536, (z, y, x); an image of one plane has z = 1",
+    "projections": "a list of <max|mean|sum|min>_<z|y|x>",
+}
+
+
+def _is_function(value: Any) -> bool:
+    return isinstance(value, Mapping) and "function" in value and set(value) <= {"function", "digest"}
+
+
+def _sentence(detail: ErrorDetails, given: Mapping[str, Any]) -> str:
     # pydantic's path also names the member of a union that it tried.
-    tried = r"[\[(]|^(str|int|tuple|all|channels|function|percentile|minmax|range)$"
+    tried = r"[\[(]|^(str|int|tuple|all|channels|function|percentile|minmax|range|constrained-str)$"
     first, *rest = detail["loc"] or ("",)
     place = ".".join([str(first), *(str(part) for part in rest if not re.search(tried, str(part)))])
     if detail["type"] == "extra_forbidden":
@@ -355,6 +392,16 @@ def _sentence(detail: ErrorDetails) -> str:
         return f"unknown key {place!r}. {did_you_mean(key, fields)}".rstrip(" .")
     if detail["type"] == "none_required":
         return f"{place}: only null is possible in this version"
+    if detail["type"] == "union_tag_invalid":
+        tag, tags = str(detail["ctx"]["tag"]), str(detail["ctx"]["expected_tags"])
+        hint = did_you_mean(tag, tags.replace("'", "").split(", "))
+        return f"{place}: there is no method {tag!r}; there are {tags}. {hint}".rstrip(" .")
+    if detail["type"] == "union_tag_not_found":
+        return f"{place}: give a method, one of 'percentile', 'minmax', 'range', 'none' (got {detail['input']!r})"
+    if first in _TAKES and detail["type"] != "value_error":
+        return f"{first}: give {_TAKES[str(first)]} (got {given.get(str(first))!r})"
+    if detail["type"] == "missing":
+        return f"{place} is needed"
     message = detail["msg"].removeprefix("Value error, ")
     message = message[:1].lower() + message[1:]
     return message if not place or message.startswith(place) else f"{place}: {message} (got {detail['input']!r})"

@@ -31,6 +31,8 @@ PLUGINS = {
 # A file that starts as its format must and still cannot be opened is damaged, not something else.
 _MAGIC = {".nd2": b"\xda\xce\xbe\x0a", ".png": b"\x89PNG", ".jpg": b"\xff\xd8", ".jpeg": b"\xff\xd8"}
 
+_LONGEST_REASON = 160  # characters of what a plug-in says; some quote the file
+
 
 def open_bioio(source: ImageSource) -> FovReader:
     """Open one scene by the bioio plug-in for the file's suffix; a `ReaderFactory`.
@@ -63,11 +65,13 @@ def open_bioio(source: ImageSource) -> FovReader:
         return _open(reader, local.path, source, {}, on_close=local.close)
     except NotAnImageError as error:
         start = _MAGIC.get(kind)
-        text = f"The file starts as a {kind[1:].upper()} file must. It is truncated or damaged. {error.message}"
+        said = " ".join(f"{type(error.__cause__).__name__}: {error.__cause__}".split())
+        text = f"The file starts as a {kind[1:].upper()} file must, and cannot be read: it is cut short or damaged."
         damaged = start is not None and _starts_with(local.path, start)
         local.close()
         if damaged:
-            raise TruncatedImageError(text, path=source.path) from error.__cause__
+            said = said if len(said) <= _LONGEST_REASON else said[:_LONGEST_REASON] + "…"
+            raise TruncatedImageError(f"{text} bioio says: {said}", path=source.path) from error.__cause__
         raise
     except BaseException:
         local.close()

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from cellcube.errors import ChannelError, ImageMismatchError, did_you_mean
+from cellcube.errors import AxesError, ChannelError, ImageMismatchError, did_you_mean
 from cellcube.images.protocol import FovReader, ImageSource, Pixels, ReaderFactory, Region, VoxelSize
 from cellcube.images.registry import open_image
 from cellcube.images.voxels import check_voxel_size
@@ -124,6 +124,7 @@ class Fov:
                     f"The image of channel {name!r} has shape (z, y, x) {image.shape[1:]}, that of channel "
                     f"{names[0]!r} {first.shape[1:]}.",
                     path=path,
+                    remedy="The files of a FOV must be of the same size: is one of them a thumbnail or of another FOV?",
                 )
         self.channels = names
         self.shape = first.shape[1:]
@@ -139,7 +140,17 @@ class Fov:
 
     def _open_labels(self, source: FovSource, labels: ImageSource, reader: str | ReaderFactory, pixels: bool) -> None:
         # Labels are an image like any other, but a user's reader may know its own images only.
-        image = self._image(labels, reader if source.label_channel is not None or isinstance(reader, str) else "auto")
+        try:
+            image = self._image(
+                labels, reader if source.label_channel is not None or isinstance(reader, str) else "auto"
+            )
+        except AxesError as error:
+            remedy = (error.remedy or "").replace("axes", "label_axes")
+            raise AxesError(
+                f"Of the label image: {error.message}",
+                path=labels.path,
+                remedy=f"{remedy} Where the images need it too, `axes` alone is enough.".strip(),
+            ) from error
         channel = 0
         if source.label_channel is not None:
             choice = source.label_channel
@@ -155,7 +166,9 @@ class Fov:
             raise ImageMismatchError(f"The label image holds {image.dtype}, not integers.", path=labels.path)
         if pixels and image.shape[1:] != self.shape:
             raise ImageMismatchError(
-                f"The label image has shape (z, y, x) {image.shape[1:]}, the image {self.shape}.", path=labels.path
+                f"The label image has shape (z, y, x) {image.shape[1:]}, the image {self.shape}.",
+                path=labels.path,
+                remedy=_mismatch_remedy(image.shape[1:], self.shape),
             )
         if not pixels:
             self.shape = image.shape[1:]
@@ -201,6 +214,17 @@ class Fov:
         self.close()
 
 
+def _mismatch_remedy(labels: tuple[int, ...], image: tuple[int, ...]) -> str:
+    if labels[1:] != image[1:]:
+        return "A label image must have the size of the image it was made from."
+    if image[0] == 1:
+        return (
+            "The image is one plane of the labels' stack. Planes that are files of their own cannot be put together: "
+            "save them as one file."
+        )
+    return "Give a label image of the whole stack, or the plane or projection that the labels were made from."
+
+
 def _choose(image: FovReader, wanted: ChannelChoice, path: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Names and indices of the channels of an image that are wanted."""
     count = image.shape[0]
@@ -225,7 +249,7 @@ def _choose(image: FovReader, wanted: ChannelChoice, path: str) -> tuple[tuple[s
             raise ChannelError(
                 f"There is no channel {choice!r}: the file does not name its {count} channel{'s' * (count > 1)}.",
                 path=path,
-                remedy=f"Choose them by index, as channels={{{choice!r}: 0}}.",
+                remedy=_by_index(pairs, count),
             )
         found = [index for index, name in enumerate(known) if name == choice] or [
             index for index, name in enumerate(known) if name.casefold() == choice.casefold()
@@ -235,10 +259,19 @@ def _choose(image: FovReader, wanted: ChannelChoice, path: str) -> tuple[tuple[s
             raise ChannelError(
                 f"{problem}; the image has {', '.join(map(repr, known))}.",
                 path=path,
-                remedy=did_you_mean(choice, known) or None,
+                remedy=did_you_mean(choice, known) or _by_index(pairs, count),
             )
         indices.append(found[0])
     return tuple(name for name, _ in pairs), tuple(indices)
+
+
+def _by_index(pairs: list[tuple[str, str | int]], count: int) -> str:
+    """How the `count` channels of a file get other names than its own."""
+    if count == 1 and len(pairs) > 1:
+        example = ", ".join(f"{name!r}: 'path_{name.lower()}'" for name, _ in pairs[:2])
+        return f"Where every channel has a file of its own, give one column a channel: channels={{{example}, ...}}."
+    example = ", ".join(f"{name!r}: {index}" for index, (name, _) in enumerate(pairs[:count][:3]))
+    return f"To name channels yourself, choose them by index: channels={{{example}}}."
 
 
 def _name(choice: str | int, known: tuple[str, ...] | None) -> str:

@@ -118,7 +118,9 @@ def _check_promises(tif: Any, every: list[Any], path: str) -> None:
     beyond = _page_beyond_end(tif)
     if beyond is not None:
         raise TruncatedImageError(
-            f"Page {len(tif.pages)} should be at byte {beyond} of a file of {tif.filehandle.size}.", path=path
+            f"The file is cut short: page {len(tif.pages)} (from 0) should begin at byte {beyond}, and the file ends "
+            f"at byte {tif.filehandle.size}.",
+            path=path,
         )
     if not tif.is_imagej or (every and every[0].kind == "imagej"):
         return

@@ -77,7 +77,7 @@ class TiffPages:
                     raise self._missing(plane, "the file does not say where it is")
                 start = page.dataoffsets[0] + (plane * self._page_bytes if self._behind else 0)
                 if start + self._page_bytes > size:
-                    raise self._missing(plane, f"it ends at byte {start + self._page_bytes} of a file of {size}")
+                    raise self._missing(plane, _cut_short("it", start + self._page_bytes, size))
                 continue
             if len(page.dataoffsets) < math.prod(self._key.chunked):
                 raise self._missing(plane, "the file does not say where all its strips or tiles are")
@@ -85,7 +85,7 @@ class TiffPages:
                 if offset <= 0 or count <= 0:
                     raise self._missing(plane, "a strip or tile of it is empty")
                 if offset + count > size:
-                    raise self._missing(plane, f"a strip or tile of it ends at byte {offset + count} of {size}")
+                    raise self._missing(plane, _cut_short("a strip or tile of it", offset + count, size))
 
     def __getitem__(self, index: Any) -> Pixels:
         at: tuple[int | slice, ...] = index
@@ -168,6 +168,10 @@ class TiffPages:
         where = np.unravel_index(plane, self._outer) if self._outer else ()
         names = ", ".join(f"{letter}={number}" for letter, number in zip(self._told, where, strict=False))
         return TruncatedImageError(f"Plane {names or plane} cannot be read: {why}.", path=self._path)
+
+
+def _cut_short(what: str, stop: int, size: int) -> str:
+    return f"the file is cut short: {what} should reach to byte {stop}, and the file ends at byte {size}"
 
 
 def _lengths(at: Sequence[int | slice], sizes: Sequence[int]) -> list[int]:

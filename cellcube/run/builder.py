@@ -305,7 +305,10 @@ class _Builder:
             self._stop_at(plan.failed)
             return self._report(plan.failed, 0, started)
         self._stop_at(plan.failed)
+        interrupted = (self.root / WORK).exists()
         with self._claim():
+            if interrupted:
+                self.root.remove_partial()
             if self.state is not None and not is_current(self.root, self.state):
                 write_manifest(self.root, self.state)
             with Workers(self.executor, len(plan.jobs)) as workers:

@@ -149,9 +149,9 @@ def test_s3(data, s3, tmp_path):
     s3fs = pytest.importorskip("s3fs")
     fs = s3fs.S3FileSystem(**s3)
     crop, dna = data / "formats/pediatric_crop_v05.ome.zarr", data / "neubias/xyzc_16bit__dna_conf_wf.tif"
-    fs.put(str(crop), "images/crop.ome.zarr", recursive=True)
-    fs.put_file(str(dna), "images/dna.tif")
-    fs.put_file(str(data / "formats/arcadia_zstack.nd2"), "images/z.nd2")
+    fs.put(str(crop), "bucket/images/crop.ome.zarr", recursive=True)
+    fs.put_file(str(dna), "bucket/images/dna.tif")
+    fs.put_file(str(data / "formats/arcadia_zstack.nd2"), "bucket/images/z.nd2")
     whole = zarr.open_array(crop / "s0", mode="r")[:][:, None]
 
     def source(name: str) -> ImageSource:
