@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from cellcube.errors import TableError, did_you_mean
-from cellcube.location import Location, join
+from cellcube.location import join, public_url
 from cellcube.spec import CubeSpec
+from cellcube.tables import read_table
 
 Mode = Literal["labels", "boxes", "centres", "fovs"]
 
@@ -37,7 +36,12 @@ ALIASES = {
 }
 
 # Columns that the manifest and the outcomes have of their own; a table's column of that name gets this prefix.
-RESERVED = frozenset({"run", "status", "reason", "cell", "c", "z", "y", "x", "t", "cells", "norm_low", "norm_high"})
+RESERVED = frozenset(
+    {"run", "status", "reason", "cell", "c", "z", "y", "x", "t", "cells", "norm_low", "norm_high"}
+    | {"origin_z", "origin_y", "origin_x", "padded_fraction", "shifted", "oversize", "touches_border"}
+    | {"area_voxels", "area_um2", "volume_um3", "centroid_z", "centroid_y", "centroid_x", *BOX}
+)
+RESERVED_STARTS = ("norm_low_", "norm_high_", "intensity_mean_", "intensity_max_")
 RESERVED_PREFIX = "table_"
 
 _SHOWN = 3
@@ -102,45 +106,8 @@ def load_cells(
     TableError
         With everything that is wrong with the table in `problems`.
     """
-    frame, base, source = _read(cells, storage_options)
+    frame, base, source = read_table(cells, spec.columns, storage_options)
     return _Check(frame, spec, base, source).table()
-
-
-def _read(
-    cells: pd.DataFrame | str | os.PathLike[str], storage_options: Mapping[str, Any] | None
-) -> tuple[pd.DataFrame, str, str | None]:
-    if isinstance(cells, pd.DataFrame):
-        return cells.reset_index(drop=True), str(Path.cwd()), None
-    if not isinstance(cells, str | os.PathLike):
-        raise TableError(f"The cell table must be a DataFrame, a path or a URL, not {type(cells).__name__}.")
-    location = Location.of(cells, storage_options)
-    try:
-        data = location.read()
-    except FileNotFoundError:
-        raise TableError("There is no cell table.", path=location.url) from None
-    except IsADirectoryError:
-        raise TableError("The cell table is a folder, not a CSV or Parquet file.", path=location.url) from None
-    except PermissionError:
-        raise TableError("The cell table may not be read.", path=location.url) from None
-    try:
-        if data[:4] == b"PAR1":
-            frame = pd.read_parquet(io.BytesIO(data))
-        else:
-            separator = "\t" if location.name.lower().endswith((".tsv", ".tab")) else ","
-            # Identifiers keep their leading zeros.
-            names = {"cell_id", "fov_id", "label_path", "fov_path", "CellId", "FOVId", "well", "plate"}
-            frame = pd.read_csv(
-                io.BytesIO(data),
-                sep=separator,
-                dtype=dict.fromkeys(names, str),
-                skipinitialspace=True,
-                low_memory=False,
-            )
-    except pd.errors.EmptyDataError:
-        raise TableError("The cell table is empty.", path=location.url) from None
-    except (pd.errors.ParserError, UnicodeDecodeError, ValueError, OSError) as error:
-        raise TableError(f"The cell table is neither CSV nor Parquet: {error}.", path=location.url) from error
-    return frame.reset_index(drop=True), location.parent.url, location.url
 
 
 class _Check:
@@ -195,19 +162,23 @@ class _Check:
         if "fov_id" not in out:
             out["fov_id"] = _fov_ids(out, next(iter(images.values())))
 
-        known = {*images.values(), *KNOWN}
-        used = out.keys() | (set(BOX) if mode == "boxes" else set())
-        metadata = {name: frame[name] for name in frame.columns if name not in known and name not in used}
-        for name, values in metadata.items():
-            out[RESERVED_PREFIX + name if name in RESERVED else name] = _typed(values)
+        used = {*images.values(), *out}
+        metadata = {_metadata_name(name): _typed(frame[name]) for name in frame.columns if name not in used}
+        twice = [
+            name for name in frame.columns if name not in used and _metadata_name(name) in {*frame.columns} - {name}
+        ]
+        self.problems += [
+            f"column {name!r} is carried as {_metadata_name(name)!r}, and there is a column of that name"
+            for name in twice
+        ]
+        out.update(metadata)
         checked = pd.DataFrame(out)
         self._same_in_fov(checked, [*images.values(), *FOV_COLUMNS])
         if mode == "fovs":
             self._duplicates(checked["fov_id"], "fov_id")
         self._raise()
         order = np.argsort(pd.factorize(checked["fov_id"])[0], kind="stable")
-        names = tuple(RESERVED_PREFIX + name if name in RESERVED else name for name in metadata)
-        return CellTable(checked.iloc[order].reset_index(drop=True), mode, images, names, self.base)
+        return CellTable(checked.iloc[order].reset_index(drop=True), mode, images, tuple(metadata), self.base)
 
     def _raise(self) -> None:
         if self.problems:
@@ -290,6 +261,7 @@ class _Check:
                 "nothing says where the cells are: give label_path and label, or a box (y0, y1, x0, x1), or a centre "
                 "(center_y, center_x), or label_path alone for every label. " + " ".join(filter(None, hints))
             )
+            self.problems[-1] = self.problems[-1].rstrip()
         self.problems += [self._missing(name, frame) for name in needs if name not in frame]
         return mode
 
@@ -321,7 +293,8 @@ class _Check:
         twice = values[values.duplicated() & (values != "")].unique()
         if len(twice):
             shown = ", ".join(repr(str(value)) for value in twice[:_SHOWN])
-            self.problems.append(f"{column!r} is not unique: {len(twice)} values stand twice or more ({shown})")
+            values_stand = "value stands" if len(twice) == 1 else "values stand"
+            self.problems.append(f"{column!r} is not unique: {len(twice)} {values_stand} twice or more ({shown})")
 
     def _paths(self, frame: pd.DataFrame, column: str, *, required: bool) -> pd.Series:
         values = frame[column]
@@ -339,9 +312,11 @@ class _Check:
         values = pd.to_numeric(frame[column], errors="coerce").astype("float64")
         wrong = values.isna() & frame[column].notna()
         wrong &= frame[column].astype(str).str.lower() != "nan"
+        if frame[column].dtype.kind == "b":
+            wrong = frame[column].notna()
         if wrong.any():
             shown = frame[column][wrong].iloc[0]
-            self.problems.append(f"{column!r} is not a number in {self._rows(wrong)}, such as {shown!r}")
+            self.problems.append(f"{column!r} is not a number in {self._rows(wrong)}, such as {str(shown)!r}")
         return values.mask(wrong, 1.0)
 
     def _finite(self, frame: pd.DataFrame, column: str) -> pd.Series:
@@ -364,7 +339,14 @@ class _Check:
         if low.any():
             note = " (0 is the background)" if column == "label" else ""
             self.problems.append(f"{column!r} is below {minimum} in {self._rows(low)}{note}")
-        return values.mask(fraction, 1).astype("int64")
+        values = values.mask(fraction, 1)
+        high = values >= 2**63
+        if high.any():
+            self.problems.append(f"{column!r} is too large in {self._rows(high)}")
+        if not high.any() and frame[column].dtype.kind in "iu" and frame[column].notna().all():
+            # Not by way of floats, which hold whole numbers to 2^53 only.
+            return frame[column].astype("int64")
+        return values.mask(high, 1).astype("int64")
 
     def _voxel_size(self, frame: pd.DataFrame, column: str) -> pd.Series:
         values = self._numbers(frame, column)
@@ -374,11 +356,13 @@ class _Check:
         return values
 
     def _boxes(self, frame: pd.DataFrame, out: dict[str, Any]) -> None:
-        for column in BOX:
-            if column in frame:
-                out[column] = self._whole(frame, column, minimum=0)
         for axis in "zyx":
-            if f"{axis}0" in out and f"{axis}1" in out:
+            before = len(self.problems)
+            for column in (f"{axis}0", f"{axis}1"):
+                if column in frame:
+                    out[column] = self._whole(frame, column, minimum=0)
+            # Values that cannot be used cannot be compared either.
+            if f"{axis}0" in out and f"{axis}1" in out and len(self.problems) == before:
                 empty = out[f"{axis}1"] <= out[f"{axis}0"]
                 if empty.any():
                     self.problems.append(f"'{axis}1' is not above '{axis}0' in {self._rows(empty)}")
@@ -394,6 +378,10 @@ class _Check:
                 self.problems.append(
                     f"{column!r} differs between rows of one FOV, such as {str(fov)!r}: give them their own fov_id"
                 )
+
+
+def _metadata_name(name: str) -> str:
+    return RESERVED_PREFIX + name if name in RESERVED or name.startswith(RESERVED_STARTS) else name
 
 
 def _path_text(value: object) -> str:
@@ -422,7 +410,8 @@ def _fov_ids(out: Mapping[str, Any], image: str) -> pd.Series:
     unique = paths.unique()
     stems = {path: _stem(path) for path in unique}
     if len(set(stems.values())) < len(unique):
-        stems = {path: path for path in unique}
+        # Identifiers are published: no signatures.
+        stems = {path: public_url(path) for path in unique}
     ids = paths.map(stems).astype(str)
     for column, letter in (("scene", "s"), ("timepoint", "t")):
         if column in out:

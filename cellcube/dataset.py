@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cellcube.cube import CubeState, open_cube, read_state
+from cellcube.cube import CubeState, read_state
 from cellcube.errors import DatasetNotFoundError, VersionNotFoundError
 from cellcube.ledger import read_run
 from cellcube.location import Location
@@ -55,6 +55,8 @@ def open(
     cellcube.errors.VersionNotFoundError
         Where it has no such version.
     """
+    from cellcube.cube.read import open_cube
+
     location = Location.of(root, storage_options)
     state = _state(location)
     if version is None:

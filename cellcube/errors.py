@@ -10,6 +10,10 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 
+# An identifier as short as this can stand in a message by chance.
+_TELLING = 4
+
+
 class CellcubeError(Exception):
     """Base of all errors raised by cellcube.
 
@@ -45,7 +49,8 @@ class CellcubeError(Exception):
         about = [
             f"{name} {value!r}"
             for name, value in (("cell", self.cell_id), ("FOV", self.fov_id), ("path", self.path))
-            if value is not None and value not in self.message
+            # Numbers are told again: a message about cell "1" can hold another 1.
+            if value is not None and (value not in self.message or len(value) < _TELLING)
         ]
         text = self.message
         if about:
@@ -56,13 +61,15 @@ class CellcubeError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions with keyword arguments do not pickle by themselves, and these cross process borders.
-        return (_rebuild, (type(self), self.__dict__.copy()))
+        # `path` of an ImportError is not in its dictionary.
+        return (_rebuild, (type(self), {**self.__dict__, "path": self.path}))
 
 
 def _rebuild(cls: type[CellcubeError], state: dict[str, object]) -> CellcubeError:
     error = cls.__new__(cls)
     Exception.__init__(error, state.get("message"))
-    error.__dict__.update(state)
+    for name, value in state.items():
+        setattr(error, name, value)
     return error
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl
 
 from cellcube.errors import ArgumentError
 
@@ -93,7 +93,9 @@ def public_options(storage_options: StorageOptions | None) -> dict[str, Any]:
             if inner:
                 kept[name] = inner
         elif name in _PUBLIC_OPTIONS and isinstance(value, str | bool | int | float):
-            kept[name] = public_url(value) if isinstance(value, str) else value
+            # An endpoint may be written without its scheme.
+            text = value if not isinstance(value, str) or "://" in value else value.rpartition("@")[2]
+            kept[name] = public_url(text) if isinstance(text, str) else text
     return kept
 
 
@@ -109,14 +111,26 @@ def public_url(path: str) -> str:
     """
     if "://" not in path:
         return path
-    parts = urlsplit(path)
-    netloc = parts.netloc.rpartition("@")[2]
-    query = parts.query
-    if any(_SECRET_PARAMETER.search(name) for name, _ in parse_qsl(query, keep_blank_values=True)):
-        query = ""
-    if netloc == parts.netloc and query == parts.query:
-        return path
-    return urlunsplit((parts.scheme, netloc, parts.path, query, ""))
+    # A chained URL, such as simplecache::https://..., holds one URL a link.
+    return "::".join(_public_link(link) for link in path.split("::"))
+
+
+def _public_link(link: str) -> str:
+    head, separator, tail = link.partition("://")
+    if not separator:
+        return link
+    host = re.split(r"[/?#]", tail, maxsplit=1)[0]
+    if "@" in host:
+        tail = tail[host.rindex("@") + 1 :]
+    elif "@" in tail and re.search(r":(?!\d*$)", host) and not host.startswith("["):
+        # What stands where a port should is no port: a password with a character that should be quoted.
+        tail = tail.rpartition("@")[2]
+    for mark in "#?":
+        rest, found, parameters = tail.partition(mark)
+        names = [name for name, _ in parse_qsl(parameters, keep_blank_values=True)]
+        if found and any(_SECRET_PARAMETER.search(name) for name in names):
+            tail = rest
+    return f"{head}://{tail}"
 
 
 def join(base: str, path: str) -> str:
@@ -127,8 +141,12 @@ def join(base: str, path: str) -> str:
         if path.startswith("/"):
             return path
         head, _, tail = base.partition("://")
-        # Servers refuse "..", so it is resolved here; os.path.normpath keeps what is above the bucket out.
-        return f"{head}://{os.path.normpath(tail.rstrip('/') + '/' + path)}"
+        # Servers refuse "..", so it is resolved here; there is nothing above the bucket or host.
+        bucket, _, folder = tail.partition("/")
+        inside = os.path.normpath(f"/{folder}/{path}").lstrip("/")
+        return f"{head}://{bucket}/{inside}"
+    if path.startswith("~/"):
+        path = str(Path(path).expanduser())
     return path if Path(path).is_absolute() else os.path.normpath(local_path(base) / path)
 
 
@@ -168,14 +186,20 @@ class Location:
     @property
     def name(self) -> str:
         """The last component."""
-        return self.url.rstrip("/").rpartition("/")[2]
+        return self._path.rpartition("/")[2]
 
     @property
     def parent(self) -> Location:
         """The folder that holds this."""
         if self.is_local:
             return Location(str(Path(self.url).parent))
-        return Location(self.url.rstrip("/").rpartition("/")[0], self.storage_options)
+        return Location(self._path.rpartition("/")[0], self.storage_options)
+
+    @property
+    def _path(self) -> str:
+        # A signature behind "?" may hold slashes; in object stores "?" is a character like others.
+        url = self.url.partition("?")[0] if protocol_of(self.url) in ("http", "https") else self.url
+        return url.rstrip("/")
 
     def _fs(self) -> tuple[Any, str]:
         import fsspec
@@ -209,32 +233,27 @@ class Location:
             fs.pipe_file(path, bytes(data))
             return
         target = Path(self.url)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
+        temporary = _partial(target, data)
         try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            # mkstemp makes files for the owner only; a dataset is to be shared.
-            Path(temporary).chmod(0o666 & ~_umask())
-            Path(temporary).replace(target)
+            temporary.replace(target)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
 
     def create(self, data: bytes) -> bool:
         """Put `data` here only if nothing is here. Returns whether it was put."""
         if self.is_local:
             target = Path(self.url)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".partial")
+            temporary = _partial(target, data)
             try:
-                with os.fdopen(handle, "wb") as file:
-                    file.write(data)
                 os.link(temporary, target)
             except FileExistsError:
                 return False
+            except OSError:
+                # No hard links on this file system.
+                return _create_exclusive(target, data)
             finally:
-                Path(temporary).unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
             return True
         fs, path = self._fs()
         try:
@@ -326,19 +345,23 @@ class Location:
 
     def copy_to(self, target: Location) -> None:
         """Make `target` the same file as this one, whole or not at all; cheap inside one file system."""
+        if self == target:
+            return
         if self.is_local and target.is_local:
             destination = Path(target.url)
             destination.parent.mkdir(parents=True, exist_ok=True)
             temporary = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
             temporary.unlink(missing_ok=True)
             try:
-                os.link(self.url, temporary)
-            except OSError:
-                # No hard links on this file system.
-                shutil.copyfile(self.url, temporary)
-            temporary.replace(destination)
-            # Renaming one hard link over another of the same file leaves both.
-            temporary.unlink(missing_ok=True)
+                try:
+                    os.link(self.url, temporary)
+                except OSError:
+                    # No hard links on this file system.
+                    shutil.copyfile(self.url, temporary)
+                temporary.replace(destination)
+            finally:
+                # Renaming one hard link over another of the same file leaves both.
+                temporary.unlink(missing_ok=True)
             return
         fs, path = self._fs()
         if not self.is_local and not target.is_local:
@@ -372,6 +395,31 @@ class Location:
         fs, path_ = self._fs()
         if fs.exists(path_):
             fs.rm(path_, recursive=True)
+
+
+def _partial(target: Path, data: bytes | bytearray | memoryview) -> Path:
+    """A temporary file beside `target` that holds `data`; none is left where that fails."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.", suffix=".partial")
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        # mkstemp makes files for the owner only; a dataset is to be shared.
+        temporary.chmod(0o666 & ~_umask())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return temporary
+
+
+def _create_exclusive(target: Path, data: bytes) -> bool:
+    try:
+        with target.open("xb") as file:
+            file.write(data)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _umask() -> int:

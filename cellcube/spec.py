@@ -400,6 +400,8 @@ def _sentence(detail: ErrorDetails, given: Mapping[str, Any]) -> str:
         return f"{place}: give a method, one of 'percentile', 'minmax', 'range', 'none' (got {detail['input']!r})"
     if first in _TAKES and detail["type"] != "value_error":
         return f"{first}: give {_TAKES[str(first)]} (got {given.get(str(first))!r})"
+    if first == "normalize" and detail["type"] in ("model_attributes_type", "dict_type"):
+        return f"{place}: give a normalizer such as {{method: minmax}} (got {detail['input']!r})"
     if detail["type"] == "missing":
         return f"{place} is needed"
     message = detail["msg"].removeprefix("Value error, ")

@@ -1,7 +1,6 @@
 """The cube: one Zarr v3 group that is an xarray dataset and an OME-Zarr 0.5 image."""
 
 from cellcube.cube.layout import ArrayLayout, Layout
-from cellcube.cube.read import open_cube
 from cellcube.cube.shards import PieceWriter
 from cellcube.cube.store import (
     FORMAT,
@@ -26,7 +25,6 @@ __all__ = [
     "ShardPart",
     "commit",
     "metadata_documents",
-    "open_cube",
     "read_state",
     "shard_parts",
     "write_coordinates",

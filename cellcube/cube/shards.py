@@ -211,6 +211,9 @@ def join_pieces(parts: list[tuple[bytes, int, int]], array: ArrayLayout) -> byte
         if len(chunks) != count * each:
             raise DatasetDamagedError("A shard holds fewer cells than it must.")
         for chunk in chunks:
+            # Damage is not to be carried into a new shard.
+            if _checksum(chunk[:-4]) != chunk[-4:]:
+                raise DatasetDamagedError("A chunk's checksum does not fit its bytes.")
             builder.add(chunk)
     return builder.finish()
 

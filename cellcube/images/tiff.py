@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from cellcube.images.axes import Layout, match_voxel_size, settle_axes
 from cellcube.images.files import LocalFile, image_errors
 from cellcube.images.protocol import FovReader, ImageSource
 from cellcube.images.scenes import pick_scene
-from cellcube.images.tiff_metadata import describe, ome_files
+from cellcube.images.tiff_metadata import describe, described_elsewhere, ome_files
 from cellcube.images.tiff_pages import TiffPages
 
 # What tifffile says of a damaged file is raised here as an error; without a handler Python prints it as well.
@@ -69,6 +70,13 @@ def _open(source: ImageSource, local: LocalFile) -> FovReader:
         with image_errors(path, TruncatedImageError, "has metadata that cannot be read"):
             pages = TiffPages(series, path)
             names, size = describe(tif, series, number)
+            elsewhere = described_elsewhere(tif) if series.kind != "ome" else ""
+        if elsewhere:
+            warnings.warn(
+                f"{path}: the file is a part of a multi-file OME-TIFF and is read alone, as an image of shape "
+                f"{tuple(series.shape)}. The set is described in {elsewhere!r}, which is not read.",
+                stacklevel=2,
+            )
         told = series.axes
         letters = settle_axes(told, pages.shape, source.axes, path=path)
         # The planes of the other timepoints may be missing: an acquisition that was stopped.

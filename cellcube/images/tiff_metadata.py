@@ -102,6 +102,13 @@ def ome_files(tif: Any) -> list[str]:
     return list(dict.fromkeys(name for name in names if name))
 
 
+def described_elsewhere(tif: Any) -> str:
+    """Name of the file that describes the set an OME-TIFF is a part of, where the file itself does not; else empty."""
+    root = _ome_root(tif) if tif.is_ome else None
+    found = next(_children(root, "BinaryOnly"), None) if root is not None else None
+    return "" if found is None else str(found.get("MetadataFile") or "another file")
+
+
 def _ome_names(pixels: ElementTree.Element) -> tuple[str, ...] | None:
     channels = list(_children(pixels, "Channel"))
     if not any(channel.get("Name") for channel in channels):

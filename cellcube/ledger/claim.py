@@ -7,6 +7,7 @@ import json
 import os
 import platform
 import threading
+import time
 import uuid
 from datetime import UTC, datetime
 from types import TracebackType
@@ -17,6 +18,9 @@ from cellcube.location import Location
 
 BEAT_SECONDS = 20.0
 STALE_SECONDS = 300.0
+
+# Between taking a claim over and looking whether another build did the same.
+SETTLE_SECONDS = 0.2
 
 
 class Claim:
@@ -76,18 +80,30 @@ class Claim:
             self._path.parent.remove_empty()
 
     def _take_over(self) -> None:
-        other = self._read()
-        if other.get("token") == self._token or not other:
-            # Our own answer was lost on the way, or the owner has just finished.
-            self._path.write(self._body())
+        try:
+            other = _parsed(self._path.read())
+        except FileNotFoundError:
+            # The owner has just finished.
+            if self._path.create(self._body()):
+                return
+            other = self._read()
+        if other.get("token") == self._token:
+            # Our own answer was lost on the way.
             return
         if not _is_dead(other):
-            raise DatasetBusyError(
-                f"Another build writes to this dataset since {other.get('started')}.",
-                path=self._dataset,
-                remedy=f"Wait for it, or delete {self._path.url} if it no longer runs.",
-            )
+            raise self._busy(other)
         self._path.write(self._body())
+        time.sleep(SETTLE_SECONDS)
+        other = self._read()
+        if other.get("token") != self._token:
+            raise self._busy(other)
+
+    def _busy(self, other: dict[str, Any]) -> DatasetBusyError:
+        return DatasetBusyError(
+            f"Another build writes to this dataset since {other.get('started')}.",
+            path=self._dataset,
+            remedy=f"Wait for it, or delete {self._path.url} if it no longer runs.",
+        )
 
     def _beat(self) -> None:
         while not self._stop.wait(BEAT_SECONDS):
@@ -110,10 +126,17 @@ class Claim:
 
     def _read(self) -> dict[str, Any]:
         try:
-            found = json.loads(self._path.read())
-        except (OSError, ValueError):
+            return _parsed(self._path.read())
+        except OSError:
             return {}
-        return found if isinstance(found, dict) else {}
+
+
+def _parsed(data: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(data)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _now() -> str:

@@ -55,7 +55,7 @@ def box_of_labels(labels: Pixels, offset: Triple = (0, 0, 0)) -> dict[int, Box]:
         if names[0] != 0:
             # Without background, dense number 0 is a label.
             labels += 1
-            names = np.concatenate([[0], names])
+            names = np.concatenate([np.zeros(1, names.dtype), names])
     found = {}
     for number, place in enumerate(ndimage.find_objects(labels), start=1):
         if place is not None:

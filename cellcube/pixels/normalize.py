@@ -131,8 +131,10 @@ class Normalization:
         working = np.float32 if crop.dtype.itemsize <= 2 or crop.dtype == np.float32 else np.float64
         span = high - low
         factor = np.divide(scale, span, out=np.zeros_like(span), where=span > 0)
-        pixels: Any = crop.astype(working)
-        pixels -= low.astype(working)[:, None, None, None]
+        # In two steps, because what rounding takes from a high `low` can be a large share of a short span.
+        rounded = low.astype(working)
+        pixels: Any = np.subtract(crop, rounded[:, None, None, None], dtype=working)
+        pixels -= (low - rounded).astype(working)[:, None, None, None]
         pixels *= factor.astype(working)[:, None, None, None]
         np.clip(pixels, 0, scale, out=pixels)
         if self.dtype.kind in "iu":

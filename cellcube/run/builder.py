@@ -120,6 +120,7 @@ def build(
     for name, value, known in (("rebuild", rebuild, ("missing", "all")), ("on_error", on_error, ("record", "raise"))):
         if value not in known:
             raise ArgumentError(f"{name}={value!r}: give one of {', '.join(map(repr, known))}.")
+    Workers(executor, 0)  # refuses what cannot run jobs
     started = time.perf_counter()
     chosen = _spec(spec, spec_fields, storage_options)
     location = Location.of(root, storage_options)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -21,48 +22,55 @@ def available_cores() -> int:
     return os.cpu_count() or 1
 
 
+# Work that this process does alone before it starts others, and that must be left for them to be worth their start.
+PATIENCE_SECONDS = 1.0
+WORTH_SECONDS = 4.0
+
+
 class Workers:
     """Runs functions over items with a bounded number under way.
 
     Parameters
     ----------
     executor : None, int, Executor or dask.distributed.Client
-        None is this machine's cores; a number is that many processes of this machine, 1 being this process itself.
+        None is this machine's cores, used once there is work enough to be worth starting processes; a number is that
+        many processes of this machine, 1 being this process itself.
     jobs : int
-        How many items there will be: a few are not worth starting processes for.
+        How many items there will be.
     """
 
     def __init__(self, executor: Any, jobs: int) -> None:
         self._executor: Executor | None = None
         self._owned = False
+        self._name = "this process"
         # cloudpickle carries lambdas and functions of a notebook to processes that cannot import them.
         self._pickled = True
+        self._jobs = jobs
+        self._waits = executor is None
         if executor is None or isinstance(executor, int):
             if isinstance(executor, bool) or (executor is not None and executor < 1):
                 raise ArgumentError(f"executor={executor!r}: give at least one worker.")
-            count = min(executor or available_cores(), jobs)
-            self.count = max(1, count)
-            self.name = "this process" if self.count == 1 else f"{self.count} processes"
-            if self.count > 1:
-                from loky import ProcessPoolExecutor
-
-                # loky starts clean processes that do not run the caller's script again.
-                self._executor = ProcessPoolExecutor(self.count, timeout=60)
-                self._owned = True
+            self.count = max(1, min(executor or available_cores(), jobs))
+            self._owned = self.count > 1
         elif isinstance(executor, Executor):
             self._executor = executor
             self._pickled = not isinstance(executor, ThreadPoolExecutor)
             self.count = int(getattr(executor, "_max_workers", 0) or available_cores())
-            self.name = f"{type(executor).__module__.partition('.')[0]}.{type(executor).__name__}"
+            self._name = f"{type(executor).__module__.partition('.')[0]}.{type(executor).__name__}"
         elif hasattr(executor, "get_executor") and hasattr(executor, "nthreads"):
             self._executor = executor.get_executor(pure=False)
             self.count = max(1, sum(executor.nthreads().values()))
-            self.name = f"dask cluster of {len(executor.nthreads())} workers"
+            self._name = f"dask cluster of {len(executor.nthreads())} workers"
         else:
             raise ArgumentError(
                 f"executor={executor!r} cannot run jobs.",
                 remedy="Give None, a number of processes, a concurrent.futures.Executor or a dask.distributed.Client.",
             )
+
+    @property
+    def name(self) -> str:
+        """What does the work, for people."""
+        return self._name
 
     def __enter__(self) -> Self:
         return self
@@ -85,12 +93,12 @@ class Workers:
         items : iterable
             Taken as workers become free, so that it may be long.
         """
-        if self._executor is None:
-            for number, item in enumerate(items):
-                yield number, function(item)
-            return
-        waiting: dict[Future[Result], int] = {}
         numbered = enumerate(items)
+        if self._executor is None:
+            if (yield from self._here(function, numbered)):
+                return
+            self._start()
+        waiting: dict[Future[Result], int] = {}
         more = True
         try:
             while more or waiting:
@@ -110,6 +118,28 @@ class Workers:
         finally:
             for future in waiting:
                 future.cancel()
+
+    def _here(
+        self, function: Callable[[Item], Result], numbered: Iterator[tuple[int, Item]]
+    ) -> Generator[tuple[int, Result], None, bool]:
+        """Items that are done in this process, until others are worth their start. Returns whether that was all."""
+        start = time.perf_counter()
+        if self.count > 1 and not self._waits:
+            return False
+        for number, item in numbered:
+            yield number, function(item)
+            spent = time.perf_counter() - start
+            left = spent / (number + 1) * (self._jobs - number - 1)
+            if self.count > 1 and spent > PATIENCE_SECONDS and left > WORTH_SECONDS:
+                return False
+        return True
+
+    def _start(self) -> None:
+        from loky import ProcessPoolExecutor
+
+        # loky starts clean processes that do not run the caller's script again.
+        self._executor = ProcessPoolExecutor(self.count, timeout=60)
+        self._name = f"{self.count} processes"
 
     def map(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """The results in the order of the items."""

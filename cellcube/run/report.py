@@ -100,8 +100,7 @@ class BuildReport:
         Details that differ from cell to cell (how far a crop reaches beyond the image) are left out.
         """
         lost = self.outcomes[self.outcomes["status"] != "kept"].copy()
-        by_rule = lost["reason"].str.match("(edge|oversize):")
-        lost.loc[by_rule, "reason"] = lost.loc[by_rule, "reason"].str.partition(":")[0]
+        lost["reason"] = lost["reason"].str.replace(r"^(edge|oversize):.*", r"\1", regex=True)
         counted = lost.groupby(["status", "reason"]).size().sort_values(ascending=False)
         rows: list[tuple[str, str, int]] = [
             (str(key[0]), str(key[1]), int(count))

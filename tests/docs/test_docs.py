@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.metadata
 import io
 import os
 import re
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -98,9 +100,11 @@ def run_page(page: Path, script: Path) -> None:
         with contextlib.redirect_stdout(printed):
             exec(code, namespace)
         if after is not None and after.language == "text" and after.follows:
-            assert matches(printed.getvalue(), after.text), (
-                f"{page.name}:{block.line} prints\n{printed.getvalue()}\nand the page says\n{after.text}"
-            )
+            if not matches(printed.getvalue(), after.text):
+                pytest.fail(
+                    f"{page.name}:{block.line} prints\n{printed.getvalue()}\nand the page says\n{after.text}",
+                    pytrace=False,
+                )
 
 
 @pytest.fixture
@@ -116,8 +120,12 @@ def bucket(s3: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     import fsspec
 
     monkeypatch.setenv("AWS_ENDPOINT_URL_S3", str(s3["endpoint_url"]))
-    yield
-    fsspec.filesystem("s3").clear_instance_cache()
+    # s3fs leaves its connections to the garbage collector, which then warns of each.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        yield
+        fsspec.filesystem("s3").clear_instance_cache()
+        gc.collect()
 
 
 def _has_python(page: Path) -> bool:

@@ -1,0 +1,238 @@
+"""Build speed against a floor: the leanest direct code that makes the same arrays from the same files.
+
+    python benchmarks/build.py [--rounds 3] [--workers 1 2] [--fovs 6] [--cases 2d 3d]
+
+Floor and build alternate in one run, each in a process of its own; figures are medians. The floor reads each FOV once
+with tifffile, slices, takes histogram percentiles, and writes shards with zarr on the zarrs pipeline: no validation,
+no outcomes, no manifest, no provenance, no resume, no catalog. Writes benchmarks/results/build.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+
+CASES = {
+    "2d": {"channels": 5, "image": (1, 2160, 2160), "crop": (1, 96, 96), "cells": 300, "projections": []},
+    "3d": {"channels": 4, "image": (40, 624, 924), "crop": (40, 160, 160), "cells": 12, "projections": ["max_z"]},
+}
+
+
+def write_fovs(folder: Path, case: str, count: int) -> Path:
+    import pandas as pd
+    import tifffile
+
+    fields = CASES[case]
+    depth, height, width = fields["image"]
+    rng = np.random.default_rng(0)
+    side = math.ceil(math.sqrt(fields["cells"] * width / height))
+    columns, rows = side, math.ceil(fields["cells"] / side)
+    labels = np.zeros((depth, height, width), np.uint16)
+    y, x = np.mgrid[:height, :width]
+    number = 0
+    for row in range(rows):
+        for column in range(columns):
+            if number == fields["cells"]:
+                break
+            number += 1
+            centre = ((row + 0.5) * height / rows, (column + 0.5) * width / columns)
+            radius = 0.42 * min(height / rows, width / columns)
+            window = np.s_[
+                int(centre[0] - radius) : int(centre[0] + radius) + 1, int(centre[1] - radius) : int(centre[1] + radius) + 1
+            ]
+            disc = (y[window] - centre[0]) ** 2 + (x[window] - centre[1]) ** 2 < radius**2
+            labels[:, *window][:, disc] = number
+    folder.mkdir(parents=True)
+    table = []
+    for fov in range(count):
+        pixels = rng.poisson(120, (fields["channels"], depth, height, width)).astype(np.uint16)
+        pixels += (labels > 0).astype(np.uint16) * rng.integers(200, 1200, dtype=np.uint16)
+        axes = "CZYX" if depth > 1 else "CYX"
+        names = [f"channel {index}" for index in range(fields["channels"])]
+        tifffile.imwrite(
+            folder / f"fov{fov}.ome.tif",
+            pixels if depth > 1 else pixels[:, 0],
+            ome=True,
+            metadata={"axes": axes, "Channel": {"Name": names}, "PhysicalSizeX": 0.3, "PhysicalSizeY": 0.3},
+        )
+        tifffile.imwrite(folder / f"fov{fov}_labels.tif", labels if depth > 1 else labels[0], metadata={"axes": axes[1:]})
+        table += [
+            {"cell_id": f"{fov}-{label}", "fov_path": f"fov{fov}.ome.tif", "label_path": f"fov{fov}_labels.tif", "label": label}
+            for label in range(1, fields["cells"] + 1)
+        ]
+    pd.DataFrame(table).to_csv(folder / "cells.csv", index=False)
+    return folder / "cells.csv"
+
+
+def floor_fovs(arguments: tuple[str, str, list[int], int]) -> None:
+    """The same work for some FOVs, by hand; each worker writes shards of its own."""
+    import tifffile
+    import zarr
+    from scipy import ndimage
+
+    folder, out, fovs, worker = arguments[0], arguments[1], arguments[2], arguments[3]
+    case = CASES[os.environ["BENCHMARK_CASE"]]
+    zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline", "threading.max_workers": 1})
+    channels, shape = case["channels"], case["crop"]
+    total = len(fovs) * case["cells"]
+    per_cell = channels * math.prod(shape) * 2
+    shard = max(1, round(64e6 / per_cell))
+    codecs = [zarr.codecs.BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle", typesize=2)]
+    one_channel = math.prod(shape) * 2 >= 128 * 1024
+    group = zarr.create_group(f"{out}/{worker}.zarr")
+    arrays = {}
+    items = {"cells": ((channels, *shape), "float16"), "mask": (shape, "uint8")}
+    for name in case["projections"]:
+        items[name] = ((channels, *shape[1:]), "float16")
+    for name, (item, dtype) in items.items():
+        chunk = (1, 1, *item[1:]) if one_channel and len(item) == 4 else (1, *item)
+        arrays[name] = group.create_array(
+            name, shape=(total, *item), chunks=chunk, shards=(shard, *item), dtype=dtype, compressors=codecs
+        )
+    buffers = {name: np.zeros((shard, *item), dtype) for name, (item, dtype) in items.items()}
+    filled = written = 0
+    z, y, x = shape
+    for fov in fovs:
+        image = tifffile.imread(f"{folder}/fov{fov}.ome.tif").reshape(channels, *case["image"])
+        labels = tifffile.imread(f"{folder}/fov{fov}_labels.tif").reshape(case["image"])
+        for label, box in enumerate(ndimage.find_objects(labels), start=1):
+            start = [(part.start + part.stop - size) // 2 for part, size in zip(box, shape, strict=True)]
+            low = [max(0, first) for first in start]
+            high = [min(size, first + extent) for first, extent, size in zip(start, shape, case["image"], strict=True)]
+            source = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+            target = tuple(slice(a - first, b - first) for a, b, first in zip(low, high, start, strict=True))
+            crop = image[:, *source]
+            pixels = buffers["cells"][filled]
+            pixels[...] = 0
+            for channel in range(channels):
+                values = crop[channel]
+                lowest = int(values.min())
+                below = np.cumsum(np.bincount((values - np.uint16(lowest)).ravel()))
+                bounds = [lowest + np.searchsorted(below, q * (values.size - 1) + 1) for q in (0.01, 0.999)]
+                scaled = (values.astype(np.float32) - np.float32(bounds[0])) * np.float32(1 / max(bounds[1] - bounds[0], 1))
+                pixels[channel][target] = np.clip(scaled, 0, 1, out=scaled)
+            mask = buffers["mask"][filled]
+            mask[...] = 0
+            mask[target] = labels[source] == label
+            for name in case["projections"]:
+                buffers[name][filled] = pixels.max(axis=1)
+            filled += 1
+            if filled == shard or written + filled == total:
+                for name, array in arrays.items():
+                    array[written : written + filled] = buffers[name][:filled]
+                written += filled
+                filled = 0
+
+
+def run_floor(folder: Path, out: Path, fovs: int, workers: int) -> None:
+    parts = [(str(folder), str(out), list(range(fovs))[worker::workers], worker) for worker in range(workers)]
+    if workers == 1:
+        floor_fovs(parts[0])
+        return
+    with ProcessPoolExecutor(workers) as pool:
+        list(pool.map(floor_fovs, parts))
+
+
+def run_cellcube(folder: Path, out: Path, case: str, workers: int) -> None:
+    import cellcube
+
+    fields = CASES[case]
+    report = cellcube.build(
+        folder / "cells.csv", out / "dataset", executor=workers, shape=fields["crop"], projections=fields["projections"]
+    )
+    assert report.failed == 0, str(report)
+    print(json.dumps(report.stages), file=sys.stderr)
+
+
+def one(what: str, case: str, folder: Path, fovs: int, workers: int) -> dict[str, float]:
+    """Run one side in a process of its own; seconds without the start of Python, peak memory of the largest process."""
+    out = Path(tempfile.mkdtemp(dir=folder.parent))
+    environment = {**os.environ, "BENCHMARK_CASE": case}
+    command = [sys.executable, __file__, "--side", what, "--case", case, "--folder", str(folder), "--out", str(out)]
+    command += ["--fovs", str(fovs), "--workers", str(workers)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    shutil.rmtree(out)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def side(options: argparse.Namespace) -> None:
+    # Imports are the same for both and paid once a session.
+    import pandas  # noqa: F401
+    import tifffile  # noqa: F401
+    import zarr  # noqa: F401
+    from scipy import ndimage  # noqa: F401
+
+    if options.side == "cellcube":
+        from cellcube.run import build  # noqa: F401
+    start = time.perf_counter()
+    if options.side == "floor":
+        run_floor(options.folder, options.out, options.fovs, options.workers[0])
+    else:
+        run_cellcube(options.folder, options.out, options.case, options.workers[0])
+    seconds = time.perf_counter() - start
+    memory = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    print(json.dumps({"seconds": seconds, "memory_mb": memory / 1024}))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--cases", nargs="+", default=list(CASES))
+    parser.add_argument("--fovs", type=int, default=6)
+    for name in ("side", "case"):
+        parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
+    for name in ("folder", "out"):
+        parser.add_argument(f"--{name}", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.side:
+        side(options)
+        return
+    results = []
+    print(f"{'case':<5} {'workers':>7} {'':<9} {'cells/s':>9} {'MB/s':>8} {'peak MB':>8} {'of floor':>9}")
+    with tempfile.TemporaryDirectory() as temporary:
+        for case in options.cases:
+            folder = Path(temporary) / case
+            write_fovs(folder, case, options.fovs)
+            cells = options.fovs * CASES[case]["cells"]
+            megabytes = cells * CASES[case]["channels"] * math.prod(CASES[case]["crop"]) * 2 / 1e6
+            for workers in options.workers:
+                runs: dict[str, list[dict[str, float]]] = {"floor": [], "cellcube": []}
+                for _ in range(options.rounds):
+                    for what, found in runs.items():
+                        found.append(one(what, case, folder, options.fovs, workers))
+                ratios = [a["seconds"] / b["seconds"] for a, b in zip(runs["floor"], runs["cellcube"], strict=True)]
+                for what, found in runs.items():
+                    seconds = statistics.median(each["seconds"] for each in found)
+                    memory = statistics.median(each["memory_mb"] for each in found)
+                    ratio = statistics.median(ratios) if what == "cellcube" else 1.0
+                    row = {"case": case, "workers": workers, "what": what, "cells_per_s": cells / seconds}
+                    row |= {"mb_per_s": megabytes / seconds, "memory_mb": memory, "of_floor": ratio}
+                    results.append(row)
+                    print(
+                        f"{case:<5} {workers:>7} {what:<9} {cells / seconds:>9.0f} {megabytes / seconds:>8.1f} "
+                        f"{memory:>8.0f} {ratio:>9.2f}",
+                        flush=True,
+                    )
+    target = Path(__file__).parent / "results" / "build.json"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""Tables as a user gives them: DataFrames, and CSV or Parquet files."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from cellcube.errors import TableError
+from cellcube.location import Location
+
+# Identifiers and paths are text, so that they keep their leading zeros.
+_TEXT = ("cell_id", "fov_id", "label_path", "fov_path")
+_ALSO_TEXT = ("CellId", "FOVId", "well", "plate")
+
+# What stands for an empty field in a CSV file: pandas' list without "None", which is a treatment in many tables.
+_EMPTY = ["", "#N/A", "#N/A N/A", "#NA", "-1.#IND", "-1.#QNAN", "-NaN", "-nan", "1.#IND", "1.#QNAN", "<NA>", "N/A"]
+_EMPTY += ["NA", "NULL", "NaN", "n/a", "nan", "null"]
+
+
+def read_table(
+    table: pd.DataFrame | str | os.PathLike[str],
+    columns: Mapping[str, str],
+    storage_options: Mapping[str, Any] | None = None,
+) -> tuple[pd.DataFrame, str, str | None]:
+    """A table with the columns it has.
+
+    Parameters
+    ----------
+    table : DataFrame, path or URL
+        A DataFrame, or a CSV file (separated by commas, semicolons or tabs; may be gzipped) or a Parquet file.
+    columns : mapping
+        Renamed columns, ``{cellcube name: table name}``; tells which columns hold identifiers.
+    storage_options : mapping, optional
+        fsspec options for a remote table.
+
+    Returns
+    -------
+    frame : DataFrame
+        With a plain index; a named index of the table is a column.
+    base : str
+        Folder or URL that relative paths in it are seen from.
+    source : str or None
+        Where it was read from.
+
+    Raises
+    ------
+    TableError
+        Where it cannot be read.
+    """
+    if isinstance(table, pd.DataFrame):
+        unnamed = [level for level, name in enumerate(table.index.names) if name is None or name in table]
+        if len(unnamed) == table.index.nlevels:
+            return table.reset_index(drop=True), str(Path.cwd()), None
+        # Tables are often indexed by their cell.
+        kept = table.reset_index(unnamed, drop=True) if unnamed else table
+        return kept.reset_index(), str(Path.cwd()), None
+    if not isinstance(table, str | os.PathLike):
+        raise TableError(f"The cell table must be a DataFrame, a path or a URL, not {type(table).__name__}.")
+    location = Location.of(table, storage_options)
+    frame = _parse(_bytes(location), columns, location.url)
+    return frame.reset_index(drop=True), location.parent.url, location.url
+
+
+def _bytes(location: Location) -> bytes:
+    try:
+        return location.read()
+    except FileNotFoundError:
+        raise TableError("There is no cell table.", path=location.url) from None
+    except IsADirectoryError:
+        raise TableError("The cell table is a folder, not a CSV or Parquet file.", path=location.url) from None
+    except PermissionError:
+        raise TableError("The cell table may not be read.", path=location.url) from None
+
+
+def _parse(data: bytes, columns: Mapping[str, str], path: str) -> pd.DataFrame:
+    try:
+        return pd.read_parquet(io.BytesIO(data)) if data[:4] == b"PAR1" else _read_csv(data, columns)
+    except pd.errors.EmptyDataError:
+        raise TableError("The cell table is empty.", path=path) from None
+    except UnicodeDecodeError as error:
+        raise TableError(
+            "The cell table is neither Parquet nor CSV in UTF-8. A spreadsheet program can save it as 'CSV UTF-8'.",
+            path=path,
+        ) from error
+    except pd.errors.ParserWarning as error:
+        raise TableError("The cell table has rows with more fields than its header.", path=path) from error
+    except (pd.errors.ParserError, ValueError, OSError, zlib.error) as error:
+        text = " ".join(str(error).split()).rstrip(".")
+        raise TableError(f"The cell table is neither CSV nor Parquet: {text}.", path=path) from error
+
+
+def _read_csv(data: bytes, columns: Mapping[str, str]) -> pd.DataFrame:
+    if data[:2] == b"\x1f\x8b":
+        data = zlib.decompress(data, 31)
+    if data[:4] == b"PK\x03\x04":
+        raise ValueError("it is a spreadsheet or an archive; save it as CSV")
+    header, _, _ = data.lstrip().partition(b"\n")
+    # Of equals the first: a table of one column has no separator.
+    separator = max(",;\t", key=lambda each: header.count(each.encode()))
+    options: dict[str, Any] = {"sep": separator, "skipinitialspace": True, "index_col": False}
+    text = {columns.get(name, name) for name in _TEXT}.union(_ALSO_TEXT)
+    names = pd.read_csv(io.BytesIO(data), nrows=0, **options).columns
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", pd.errors.ParserWarning)
+        frame: pd.DataFrame = pd.read_csv(
+            io.BytesIO(data),
+            dtype={name: str for name in names if name.strip() in text},
+            keep_default_na=False,
+            na_values=_EMPTY,
+            low_memory=False,
+            **options,
+        )
+    return frame.set_axis(frame.columns.str.strip(), axis=1)

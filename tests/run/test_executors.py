@@ -1,0 +1,72 @@
+"""Where jobs run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from cellcube.errors import ArgumentError
+from cellcube.run import executors
+from cellcube.run.executors import Workers
+
+
+def square(number: int) -> int:
+    return number * number
+
+
+@pytest.mark.parametrize("executor", [None, 1, 2])
+def test_results_come_in_order(executor: int | None) -> None:
+    with Workers(executor, 7) as workers:
+        assert workers.map(square, list(range(7))) == [square(number) for number in range(7)]
+
+
+def test_lambdas_go_to_processes() -> None:
+    offset = 5
+    with Workers(2, 3) as workers:
+        assert workers.map(lambda number: number + offset, [1, 2, 3]) == [6, 7, 8]
+
+
+def test_long_work_moves_to_processes_without_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executors, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(executors, "WORTH_SECONDS", 0.0)
+    monkeypatch.setattr(executors, "available_cores", lambda: 2)
+    with Workers(None, 6) as workers:
+        assert workers.map(square, list(range(6))) == [0, 1, 4, 9, 16, 25]
+        assert workers.name == "2 processes"
+
+
+def test_short_work_stays_here() -> None:
+    with Workers(None, 6) as workers:
+        workers.map(square, list(range(6)))
+        assert workers.name == "this process"
+
+
+def test_items_are_taken_as_workers_become_free() -> None:
+    taken = 0
+
+    def items() -> Iterator[int]:
+        nonlocal taken
+        for number in range(100):
+            taken += 1
+            yield number
+
+    with ThreadPoolExecutor(2) as pool, Workers(pool, 100) as workers:
+        next(iter(workers.run(square, items())))
+        assert taken < 20, "memory must not grow with the number of jobs"
+
+
+def test_an_exception_ends_the_run() -> None:
+    def fail(number: int) -> int:
+        raise OverflowError(str(number))
+
+    with ThreadPoolExecutor(2) as pool, Workers(pool, 3) as workers, pytest.raises(OverflowError):
+        workers.map(fail, [1, 2, 3])
+
+
+@pytest.mark.parametrize("executor", ["threads", 0, -1, True, 1.5])
+def test_what_cannot_run_jobs_is_refused(executor: Any) -> None:
+    with pytest.raises(ArgumentError, match="executor="):
+        Workers(executor, 1)
