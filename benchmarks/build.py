@@ -51,7 +51,8 @@ def write_fovs(folder: Path, case: str, count: int) -> Path:
             centre = ((row + 0.5) * height / rows, (column + 0.5) * width / columns)
             radius = 0.42 * min(height / rows, width / columns)
             window = np.s_[
-                int(centre[0] - radius) : int(centre[0] + radius) + 1, int(centre[1] - radius) : int(centre[1] + radius) + 1
+                int(centre[0] - radius) : int(centre[0] + radius) + 1,
+                int(centre[1] - radius) : int(centre[1] + radius) + 1,
             ]
             disc = (y[window] - centre[0]) ** 2 + (x[window] - centre[1]) ** 2 < radius**2
             labels[:, *window][:, disc] = number
@@ -68,9 +69,16 @@ def write_fovs(folder: Path, case: str, count: int) -> Path:
             ome=True,
             metadata={"axes": axes, "Channel": {"Name": names}, "PhysicalSizeX": 0.3, "PhysicalSizeY": 0.3},
         )
-        tifffile.imwrite(folder / f"fov{fov}_labels.tif", labels if depth > 1 else labels[0], metadata={"axes": axes[1:]})
+        tifffile.imwrite(
+            folder / f"fov{fov}_labels.tif", labels if depth > 1 else labels[0], metadata={"axes": axes[1:]}
+        )
         table += [
-            {"cell_id": f"{fov}-{label}", "fov_path": f"fov{fov}.ome.tif", "label_path": f"fov{fov}_labels.tif", "label": label}
+            {
+                "cell_id": f"{fov}-{label}",
+                "fov_path": f"fov{fov}.ome.tif",
+                "label_path": f"fov{fov}_labels.tif",
+                "label": label,
+            }
             for label in range(1, fields["cells"] + 1)
         ]
     pd.DataFrame(table).to_csv(folder / "cells.csv", index=False)
@@ -122,7 +130,9 @@ def floor_fovs(arguments: tuple[str, str, list[int], int]) -> None:
                 lowest = int(values.min())
                 below = np.cumsum(np.bincount((values - np.uint16(lowest)).ravel()))
                 bounds = [lowest + np.searchsorted(below, q * (values.size - 1) + 1) for q in (0.01, 0.999)]
-                scaled = (values.astype(np.float32) - np.float32(bounds[0])) * np.float32(1 / max(bounds[1] - bounds[0], 1))
+                scaled = (values.astype(np.float32) - np.float32(bounds[0])) * np.float32(
+                    1 / max(bounds[1] - bounds[0], 1)
+                )
                 pixels[channel][target] = np.clip(scaled, 0, 1, out=scaled)
             mask = buffers["mask"][filled]
             mask[...] = 0

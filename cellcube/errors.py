@@ -9,8 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
-
-# An identifier as short as this can stand in a message by chance.
+# Shorter identifiers can stand in a message by chance, so they are told again.
 _TELLING = 4
 
 
@@ -49,7 +48,6 @@ class CellcubeError(Exception):
         about = [
             f"{name} {value!r}"
             for name, value in (("cell", self.cell_id), ("FOV", self.fov_id), ("path", self.path))
-            # Numbers are told again: a message about cell "1" can hold another 1.
             if value is not None and (value not in self.message or len(value) < _TELLING)
         ]
         text = self.message

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
-from cellcube.errors import ArgumentError
+from cellcube.errors import ArgumentError, MissingDependencyError, did_you_mean
 
 StorageOptions = Mapping[str, Any]
 
@@ -172,6 +172,7 @@ class Location:
         if not text.strip():
             raise ArgumentError("The path is empty.", remedy="Give a local path or a URL.")
         if is_remote(text):
+            _check_protocol(text)
             return cls(text.rstrip("/"), options_for(text, storage_options))
         return cls(str(local_path(text).expanduser().absolute()))
 
@@ -206,7 +207,15 @@ class Location:
 
         # Cached listings would hide what another process has written.
         options = {"use_listings_cache": False, **self.storage_options}
-        fs, path = fsspec.core.url_to_fs(self.url, **options)
+        try:
+            fs, path = fsspec.core.url_to_fs(self.url, **options)
+        except ImportError as error:
+            protocol = protocol_of(self.url)
+            raise MissingDependencyError(
+                f"{protocol}:// needs a package that is not installed: {error}",
+                path=public_url(self.url),
+                remedy='Install it, or cellcube with its extra: pip install "cellcube[s3]" or "cellcube[http]".',
+            ) from error
         return fs, path
 
     def read(self, start: int | None = None, end: int | None = None) -> bytes:
@@ -218,7 +227,14 @@ class Location:
         """
         if not self.is_local:
             fs, path = self._fs()
-            return bytes(fs.cat_file(path, start=start, end=end))
+            try:
+                return bytes(fs.cat_file(path, start=start, end=end))
+            except OSError:
+                raise
+            except Exception as error:
+                if not type(error).__module__.startswith("botocore"):
+                    raise
+                raise _as_os_error(error) from error
         with Path(self.url).open("rb") as file:
             if start is not None:
                 file.seek(start, os.SEEK_END if start < 0 else os.SEEK_SET)
@@ -397,6 +413,16 @@ class Location:
             fs.rm(path_, recursive=True)
 
 
+def _check_protocol(url: str) -> None:
+    from fsspec import available_protocols
+
+    protocol, known = protocol_of(url), available_protocols()
+    if protocol not in known:
+        raise ArgumentError(
+            f"There is no protocol {protocol!r}.", path=public_url(url), remedy=did_you_mean(protocol, known) or None
+        )
+
+
 def _partial(target: Path, data: bytes | bytearray | memoryview) -> Path:
     """A temporary file beside `target` that holds `data`; none is left where that fails."""
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -420,6 +446,13 @@ def _create_exclusive(target: Path, data: bytes) -> bool:
     except FileExistsError:
         return False
     return True
+
+
+def _as_os_error(error: Exception) -> OSError:
+    """What a cloud library raises of its own, as the builtin error that says the same."""
+    name = type(error).__name__
+    kind = PermissionError if "Credential" in name or "Token" in name else ConnectionError
+    return kind(f"{name}: {error}")
 
 
 def _umask() -> int:

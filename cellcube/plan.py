@@ -28,7 +28,7 @@ JOB_CELLS = 256
 JOB_FOVS = 8
 
 # FOVs that are opened to learn whether the table's channels and axes can be right at all.
-_PROBED = 5
+PROBED = 5
 
 # Columns of the manifest that tell where a crop lies in its FOV.
 GEOMETRY: dict[str, str] = {
@@ -258,7 +258,9 @@ def expand(
     for task, found in zip(tasks, labels, strict=True):
         fov_id = task.source.fov_id
         if isinstance(found, FOV_ERRORS):
-            failed.append(failed_outcome(fov_id, fov_id, found))
+            outcome = failed_outcome(fov_id, fov_id, found)
+            outcome["reason"] += " Its cells are unknown, so the FOV counts as one."
+            failed.append(outcome)
             continue
         rows = task.cells.loc[task.cells.index.repeat(len(found))].reset_index(drop=True)
         rows["label"] = np.array(found, "int64")
@@ -312,15 +314,36 @@ def resolve_layout(
                     dtype = np.dtype(spec.dtype or "float16")
                 types = {name: _coordinate_type(table.frame[name]) for name in table.metadata if is_coordinate(name)}
                 check_channels(fov.channels, spec)
+                _check_labels(tasks, spec)
                 return Layout.of(spec, fov.channels, dtype.name, table.has_labels, types), errors
         except FOV_ERRORS as error:
             errors[task.source.fov_id] = error
-        wrong_call = all(
-            isinstance(error, ChannelError | AxesError | MissingDependencyError) for error in errors.values()
-        )
-        if wrong_call and number + 1 == min(_PROBED, len(tasks)):
-            raise next(iter(errors.values()))
+        if number + 1 == min(PROBED, len(tasks)):
+            refuse_wrong_call(list(errors.values()), number + 1)
     return None, errors
+
+
+def refuse_wrong_call(errors: Sequence[Exception], tried: int) -> None:
+    """Raise where every FOV that was tried says that it is the call that is wrong, not its file.
+
+    Raises
+    ------
+    ChannelError, AxesError, MissingDependencyError
+    """
+    wrong = [error for error in errors if isinstance(error, ChannelError | AxesError | MissingDependencyError)]
+    if wrong and len(wrong) == len(errors) == min(PROBED, tried):
+        raise wrong[0]
+
+
+def _check_labels(tasks: Sequence[FovTask], spec: CubeSpec) -> None:
+    errors: list[Exception] = []
+    for task in tasks[:PROBED]:
+        try:
+            with Fov(task.source, spec.reader, pixels=False):
+                return
+        except FOV_ERRORS as error:
+            errors.append(error)
+    refuse_wrong_call(errors, len(tasks))
 
 
 def check_channels(channels: Sequence[str], spec: CubeSpec) -> None:

@@ -330,7 +330,10 @@ class CubeSpec(_Value):
 
     def to_yaml(self, path: str | PathLike[str] | None = None) -> str:
         """The spec as YAML; also written to `path` (local or URL) where one is given."""
-        text = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        plain = self.to_dict()
+        # PyYAML writes this one line break as it is, and reads a space.
+        readable = "\x85" not in json.dumps(plain, ensure_ascii=False)
+        text: str = yaml.safe_dump(plain, sort_keys=False, allow_unicode=readable)
         if path is not None:
             Location.of(path).write(text.encode())
         return text

@@ -6,9 +6,14 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from cellcube.demo.plates import DemoPlate, write_plate
+
+# Machines are noisy: how long an example takes says nothing about whether it is right.
+hypothesis.settings.register_profile("cellcube", deadline=None)
+hypothesis.settings.load_profile("cellcube")
 
 
 @pytest.fixture(scope="session")

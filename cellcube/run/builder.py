@@ -10,7 +10,7 @@ import os
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -28,10 +28,12 @@ from cellcube.errors import (
     NotADatasetError,
     SpecChangedError,
 )
+from cellcube.images import ImplausibleVoxelSizeWarning
 from cellcube.ledger import Claim
 from cellcube.location import Location
 from cellcube.manifest import CATALOG, is_current, read_outcomes, write_manifest
 from cellcube.plan import (
+    PROBED,
     FovTask,
     Job,
     Plan,
@@ -44,16 +46,19 @@ from cellcube.plan import (
     list_labels,
     make_jobs,
     outcomes_frame,
+    refuse_wrong_call,
     resolve_layout,
 )
 from cellcube.run.commit import commit_run, pack, run_record, stage_seconds
 from cellcube.run.executors import Workers
-from cellcube.run.job import JobContext, JobResult, run_job
+from cellcube.run.job import CropDepthWarning, JobContext, JobResult, heard, run_job
 from cellcube.run.report import BuildReport, Estimate, make_report
 from cellcube.spec import CubeSpec
 
 WORK = ".cellcube"
 OURS = {"cube.zarr", "runs", "catalog.yaml", "cells.parquet", "outcomes.parquet", "README.md", "gallery", WORK}
+
+_CATEGORIES = {each.__name__: each for each in (CropDepthWarning, ImplausibleVoxelSizeWarning)}
 
 
 def build(
@@ -222,6 +227,7 @@ class _Builder:
         self.asked: pd.DataFrame = table.frame
         self.before: pd.DataFrame | None = None
         self.started = datetime.now(UTC)
+        self.warned: set[str] = set()
 
     def plan(self) -> Plan:
         """What is to be done; reads label images where the table asks for every label, and one FOV's metadata."""
@@ -230,6 +236,7 @@ class _Builder:
             tasks = list(fov_tasks(self.table, frame, self.spec, self.storage_options))
             with Workers(self.executor, math.ceil(len(tasks) / 16)) as workers:
                 labels = workers.map(partial(list_labels, reader=self.spec.reader), tasks)
+            refuse_wrong_call([found for found in labels[:PROBED] if isinstance(found, Exception)], len(labels))
             frame, failed = expand(self.table, tasks, labels)
         self.asked = frame
         if self.state is not None:
@@ -244,7 +251,10 @@ class _Builder:
             check_channels(layout.channels, self.spec)
             self._check_append(layout)
         else:
-            layout, errors = resolve_layout(tasks, self.spec, self.table)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", UserWarning)
+                layout, errors = resolve_layout(tasks, self.spec, self.table)
+            self._warn(heard(caught))
             if layout is None:
                 rows = [
                     failed_outcome(cell_id, task.source.fov_id, errors[task.source.fov_id], int(label))
@@ -356,6 +366,13 @@ class _Builder:
         both = decided[columns].merge(self.before[columns], on=columns)
         return len(both) == len(decided)
 
+    def _warn(self, heard: Iterable[Sequence[str]]) -> None:
+        """Tell each warning of a build once, whichever process it came from."""
+        for category, message in heard:
+            if message not in self.warned:
+                self.warned.add(message)
+                warnings.warn(message, _CATEGORIES.get(category, UserWarning), stacklevel=5)
+
     def _context(self, layout: Layout) -> JobContext:
         return JobContext(
             pending=self.pending,
@@ -373,7 +390,6 @@ class _Builder:
         context = self._context(plan.layout)
         results: list[JobResult | None] = [None] * len(plan.jobs)
         counts = dict.fromkeys(("kept", "dropped", "failed"), 0)
-        warned: set[str] = set()
         bar = tqdm(total=plan.cells, unit=" cells", disable=None if self.progress else True, file=sys.stderr)
         with bar:
             numbered = zip(plan.jobs, _rooms(plan, self.state.count if self.state else 0), strict=True)
@@ -383,10 +399,7 @@ class _Builder:
                     counts[str(status)] += int(count)
                 bar.set_postfix(counts, refresh=False)
                 bar.update(len(result.outcomes))
-                for message in result.warned:
-                    if message not in warned:
-                        warned.add(message)
-                        warnings.warn(message, UserWarning, stacklevel=5)
+                self._warn(result.warned)
         return [result for result in results if result is not None]
 
     def _report(self, decided: pd.DataFrame, added: int, started: float, **fields: Any) -> BuildReport:

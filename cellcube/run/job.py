@@ -87,7 +87,8 @@ class JobResult:
         Path, size and time or ETag of every file read, by `fov_id`.
     seconds : dict
         Time by stage: read, select, normalize, encode, write.
-    warned : list of str
+    warned : list of (str, str)
+        Category and text of warnings.
     """
 
     key: str
@@ -97,7 +98,7 @@ class JobResult:
     sizes: dict[str, int]
     sources: dict[str, list[dict[str, Any]]]
     seconds: dict[str, float] = field(default_factory=dict)
-    warned: list[str] = field(default_factory=list)
+    warned: list[list[str]] = field(default_factory=list)
 
     def save(self, pending: Location) -> None:
         """Mark the job as done. Written after its pieces, so that what is marked is whole."""
@@ -125,6 +126,16 @@ class JobResult:
             return None
         now = {fov.source.fov_id: states_of(fov) for fov in job.fovs}
         return result if json.loads(json.dumps(now)) == result.sources else None
+
+
+class CropDepthWarning(UserWarning):
+    """The crop's number of planes does not go with that of the FOVs."""
+
+
+def heard(caught: Sequence[warnings.WarningMessage]) -> list[list[str]]:
+    """Category and text of warnings, each once."""
+    found = dict.fromkeys((each.category.__name__, str(each.message)) for each in caught)
+    return [list(each) for each in found]
 
 
 def states_of(fov: FovTask) -> list[dict[str, Any]]:
@@ -193,7 +204,7 @@ class _Run:
             sizes=self.sizes,
             sources={fov.source.fov_id: states_of(fov) for fov in self.job.fovs},
             seconds={name: round(value, 4) for name, value in self.seconds.items()},
-            warned=list(dict.fromkeys(str(each.message) for each in caught)),
+            warned=heard(caught),
         )
         result.save(self.context.pending)
         return result
@@ -243,6 +254,20 @@ class _Run:
         if self.spec.keeps_raw and not np.can_cast(fov.dtype, self.layout.dtype, "safe"):
             raise ImageMismatchError(
                 f"The image holds {fov.dtype}, which the dataset's {self.layout.dtype} cannot hold exactly.", path=path
+            )
+        planes, depth = fov.shape[0], self.layout.shape[0]
+        if depth == 1 < planes:
+            warnings.warn(
+                f"The crop has 1 plane and the FOVs have {planes}: only the middle plane of each cell is taken. "
+                "Give a shape with more planes for volumes.",
+                CropDepthWarning,
+                stacklevel=2,
+            )
+        elif planes < depth:
+            warnings.warn(
+                f"The crop has {depth} planes and the FOVs have {planes}: the rest of every crop is padding.",
+                CropDepthWarning,
+                stacklevel=2,
             )
         if fov.dtype.kind not in "iufb":
             raise ImageMismatchError(f"The image holds {fov.dtype}, not intensities.", path=path)

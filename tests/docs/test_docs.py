@@ -42,6 +42,10 @@ NO_RUN = re.compile(r"<!-- no-run: \S.* -->")
 MOST_NOT_RUN = 6
 
 
+def page_id(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
 @dataclass(frozen=True)
 class Block:
     """A fenced block: language, text, line of its first text line (from 1), and whether it is marked not to run."""
@@ -132,7 +136,7 @@ def _has_python(page: Path) -> bool:
     return any(block.language == "python" and not block.marked for block in blocks(page))
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if p.exists() and _has_python(p)], ids=lambda page: page.name)
+@pytest.mark.parametrize("page", [p for p in PAGES if p.exists() and _has_python(p)], ids=page_id)
 def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
     page: Path, folder: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,7 +147,7 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
     run_page(page, folder / f"{page.stem}.page.py")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_every_block_says_its_language_and_few_are_not_run(page: Path) -> None:
     assert all(block.language in {"python", "text", "bash", "yaml", "json"} for block in blocks(page))
 
@@ -159,7 +163,7 @@ def _anchor(heading: str) -> str:
     return text.replace(" ", "-")
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_links_lead_somewhere(page: Path) -> None:
     text = re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.DOTALL)
     broken = []

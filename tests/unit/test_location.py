@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cellcube.errors import ArgumentError
+from cellcube.errors import ArgumentError, MissingDependencyError
 from cellcube.location import Location, join, options_for, protocol_of, public_options, public_url
 
 NAMES = ["a.bin", "with space.bin", "ünï-µ 細胞.bin", "50%.bin", "hash#1.bin", "plus+&=.bin"]
@@ -58,9 +58,9 @@ def test_missing_is_file_not_found(folder: Location) -> None:
     (folder / "none").remove()
 
 
+# fsspec's memory file system has neither exclusive creation nor modification times.
+@pytest.mark.parametrize("folder", ["local", "s3"], indirect=True)
 def test_create_only_once(folder: Location) -> None:
-    if folder.url.startswith("memory"):
-        pytest.skip("fsspec's memory file system does not create exclusively")
     place = folder / "claim"
     assert place.create(b"one")
     assert not place.create(b"two")
@@ -167,9 +167,8 @@ def test_remove_partial_takes_only_what_killed_writes_left(tmp_path: Path) -> No
     assert Location.of(tmp_path).sizes() == {"notes.partial": 1, "sub/shard": 1}
 
 
+@pytest.mark.parametrize("folder", ["local", "s3"], indirect=True)
 def test_state_changes_with_the_file(folder: Location) -> None:
-    if folder.url.startswith("memory"):
-        pytest.skip("no modification time")
     (folder / "a").write(b"12345")
     before = (folder / "a").state()
     assert before["size"] == 5
@@ -183,6 +182,18 @@ def test_state_changes_with_the_file(folder: Location) -> None:
 def test_empty_path(path: str) -> None:
     with pytest.raises(ArgumentError, match="empty"):
         Location.of(path)
+
+
+def test_unknown_protocol_and_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ArgumentError, match=r"no protocol 's33'.*Did you mean 's3'\?"):
+        Location.of("s33://bucket/a")
+
+    def missing(*_: object, **__: object) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
+    with pytest.raises(MissingDependencyError, match=r"Install s3fs.*cellcube\[s3\]"):
+        Location.of("s3://bucket/a").read()
 
 
 def test_local_paths_become_absolute(tmp_path: Path) -> None:
@@ -224,8 +235,15 @@ def test_signed_url_of_a_table() -> None:
 
 @pytest.mark.parametrize(
     ("path", "protocol"),
-    [("a.tif", "file"), ("C:/a.tif", "file"), ("C://a.tif", "file"), ("S3://b/a", "s3"), ("local:///a", "file")]
-    + [("simplecache::s3://b/a", "simplecache"), ("https://h/a", "https")],
+    [
+        ("a.tif", "file"),
+        ("C:/a.tif", "file"),
+        ("C://a.tif", "file"),
+        ("local:///a", "file"),
+        ("S3://b/a", "s3"),
+        ("simplecache::s3://b/a", "simplecache"),
+        ("https://h/a", "https"),
+    ],
 )
 def test_protocol(path: str, protocol: str) -> None:
     assert protocol_of(path) == protocol
@@ -265,8 +283,15 @@ def test_public_url_holds_no_secret(url: str, public: str) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["images/a b.tif", "git@github.com:lab/repo.git", "s3://bucket/a#1@2.tif", "s3://bucket/a?b.tif"]
-    + ["https://host:8080/a@b.tif?part=1", "http://[::1]:80/a", "gs://bucket/x y/ü.tif"],
+    [
+        "images/a b.tif",
+        "git@github.com:lab/repo.git",
+        "s3://bucket/a#1@2.tif",
+        "s3://bucket/a?b.tif",
+        "https://host:8080/a@b.tif?part=1",
+        "http://[::1]:80/a",
+        "gs://bucket/x y/ü.tif",
+    ],
 )
 def test_public_url_leaves_the_rest(url: str) -> None:
     assert public_url(url) == url
@@ -281,7 +306,9 @@ NESTED = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(["key", "secret", "token", "password", "client_kwargs", "endpoint_url"]), NESTED))
+@given(
+    st.dictionaries(st.sampled_from(["key", "secret", "token", "password", "client_kwargs", "endpoint_url"]), NESTED)
+)
 def test_public_options_hold_no_secret(options: dict[str, Any]) -> None:
     def drop_free_text(value: Any) -> Any:
         # A bare secret in a field that is public by its name cannot be told from a host.

@@ -34,7 +34,7 @@ normalizers: Any = st.one_of(
 fields: Any = st.fixed_dictionaries(
     {},
     optional={
-        "name": st.from_regex(r"[A-Za-z0-9][\w.-]{0,8}(/[A-Za-z0-9][\w.-]{0,8})?", fullmatch=True),
+        "name": st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,8}(/[A-Za-z0-9][A-Za-z0-9_.-]{0,8})?", fullmatch=True),
         "description": st.none() | st.text(st.characters(exclude_categories=["Cs"]), max_size=20),
         "licence": st.none() | st.sampled_from(["CC-BY-4.0", "null", "0x1F", "2024-01-01", "yes"]),
         "channels": st.none()
@@ -88,6 +88,15 @@ def test_digest_does_not_depend_on_the_order_of_fields(given_fields: dict[str, A
     shuffled = list(given_fields.items())
     seed.shuffle(shuffled)
     assert CubeSpec(**dict(shuffled)).digest == CubeSpec(**given_fields).digest
+
+
+@pytest.mark.parametrize(
+    "text", ["\x85", "a\u2028b", "\ufeff", "\x00", "😀", "a: b # c", "- x", "'\"", "\n\n ", "\ufffe"]
+)
+def test_awkward_text_survives_yaml(tmp_path: Path, text: str) -> None:
+    spec = CubeSpec(description=text, channels=[text], columns={text: text})
+    spec.to_yaml(tmp_path / "spec.yaml")
+    assert CubeSpec.from_yaml(tmp_path / "spec.yaml") == spec
 
 
 def test_defaults() -> None:

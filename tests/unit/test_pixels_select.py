@@ -1,0 +1,146 @@
+"""Where a crop lies, against an oracle that pads the whole image."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cellcube.errors import CellError
+from cellcube.pixels import Box, Dropped, Window, cut, place_window, window_at
+
+PAD = 40
+
+
+@st.composite
+def images(draw: Any) -> tuple[Any, Box, tuple[int, int, int]]:
+    """An image, a box inside it, and the shape of a crop."""
+    size = draw(st.tuples(st.integers(1, 5), st.integers(1, 14), st.integers(1, 14)))
+    start = tuple(draw(st.integers(0, extent - 1)) for extent in size)
+    stop = tuple(draw(st.integers(first + 1, extent)) for first, extent in zip(start, size, strict=True))
+    shape = draw(st.tuples(st.integers(1, 8), st.integers(1, 20), st.integers(1, 20)))
+    # No pixel is 0, so padding is told from the image.
+    image = np.arange(1, np.prod(size) + 1).reshape(size)
+    return image, Box(start, stop), shape  # type: ignore[arg-type]
+
+
+def oracle(image: Any, origin: tuple[int, ...], shape: tuple[int, ...]) -> Any:
+    padded = np.pad(image, PAD)
+    return padded[tuple(slice(first + PAD, first + PAD + size) for first, size in zip(origin, shape, strict=True))]
+
+
+def check_pixels(image: Any, window: Window) -> None:
+    expected = oracle(image, window.origin, window.shape)
+    crop = cut(image, window)
+    np.testing.assert_array_equal(crop, expected)
+    assert window.padded_fraction == pytest.approx((expected == 0).mean(), abs=1e-12)
+    assert window.is_whole == (expected != 0).all()
+    np.testing.assert_array_equal(crop[window.target], image[window.source])
+
+
+@given(images())
+def test_pad(case: tuple[Any, Box, Any]) -> None:
+    image, box, shape = case
+    window = place_window(box, shape, image.shape)
+    assert not window.shifted
+    check_pixels(image, window)
+    for axis in range(3):
+        before = box.start[axis] - window.origin[axis]
+        after = window.origin[axis] + shape[axis] - box.stop[axis]
+        # Centred; the odd voxel goes to the window's end where the box is moved towards it.
+        assert before - after in (0, 1)
+    assert window.oversize == any(length > size for length, size in zip(box.size, shape, strict=True))
+
+
+@given(images())
+def test_a_cell_that_is_not_oversize_is_whole_in_its_crop(case: tuple[Any, Box, Any]) -> None:
+    image, box, shape = case
+    for edge in ("pad", "shift"):
+        window = place_window(box, shape, image.shape, edge)  # type: ignore[arg-type]
+        if not window.oversize:
+            marked = np.zeros(image.shape, bool)
+            marked[box.slices] = True
+            assert cut(marked, window).sum() == marked.sum()
+
+
+@given(images())
+def test_shift_stays_inside_wherever_the_image_is_large_enough(case: tuple[Any, Box, Any]) -> None:
+    image, box, shape = case
+    window = place_window(box, shape, image.shape, "shift")
+    padded = place_window(box, shape, image.shape)
+    check_pixels(image, window)
+    for axis, (size, extent) in enumerate(zip(shape, image.shape, strict=True)):
+        if size <= extent:
+            assert 0 <= window.origin[axis] <= extent - size
+            # And no further than it must.
+            assert abs(window.origin[axis] - padded.origin[axis]) == max(
+                0, -padded.origin[axis], padded.origin[axis] + size - extent
+            )
+        else:
+            assert window.source[axis] == slice(0, extent)
+            assert abs(window.target[axis].start - (size - window.target[axis].stop)) <= 1
+    assert window.shifted == (window.origin != padded.origin)
+
+
+@given(images())
+def test_drop_if_and_only_if_it_leaves_the_image(case: tuple[Any, Box, Any]) -> None:
+    image, box, shape = case
+    padded = place_window(box, shape, image.shape)
+    if padded.is_whole:
+        assert place_window(box, shape, image.shape, "drop") == padded
+    else:
+        with pytest.raises(Dropped, match=r"edge: the crop reaches \d+ voxels beyond the image along [zyx]"):
+            place_window(box, shape, image.shape, "drop")
+
+
+@given(images())
+def test_oversize_drop(case: tuple[Any, Box, Any]) -> None:
+    image, box, shape = case
+    if place_window(box, shape, image.shape).oversize:
+        with pytest.raises(Dropped, match="oversize"):
+            place_window(box, shape, image.shape, "pad", "drop")
+    else:
+        place_window(box, shape, image.shape, "pad", "drop")
+
+
+@given(images(), st.data())
+def test_cut_from_a_part_of_the_image(case: tuple[Any, Box, Any], data: Any) -> None:
+    image, box, shape = case
+    window = place_window(box, shape, image.shape)
+    offset = tuple(data.draw(st.integers(0, part.start)) for part in window.source)
+    part = image[tuple(slice(first, None) for first in offset)]
+    out = np.full(shape, -1)
+    assert cut(part, window, offset, out=out) is out  # type: ignore[arg-type]
+    np.testing.assert_array_equal(out, cut(image, window))
+
+
+@given(images())
+def test_centre_of_a_box_gives_the_window_of_the_box(case: tuple[Any, Box, Any]) -> None:
+    image, box, shape = case
+    centre = tuple((start + stop - 1) / 2 for start, stop in zip(box.start, box.stop, strict=True))
+    at, of_box = window_at(centre, shape, image.shape), place_window(box, shape, image.shape)  # type: ignore[arg-type]
+    check_pixels(image, at)
+    # Half a voxel is rounded up here and down there.
+    assert all(one - other in (0, 1) for one, other in zip(at.origin, of_box.origin, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("centre", "origin"), [((0, 5, 5), (0, 4, 4)), ((0, 5.4, 4.6), (0, 4, 4)), ((0, -0.5, 9.4), (0, -1, 8))]
+)
+def test_centre_in_an_odd_window(centre: Any, origin: Any) -> None:
+    assert window_at(centre, (1, 3, 3), (1, 10, 10)).origin == origin
+
+
+@pytest.mark.parametrize("centre", [(0, 10, 5), (0, -0.6, 5), (1, 5, 5), (0, 5, float("nan"))])
+def test_centre_outside(centre: Any) -> None:
+    with pytest.raises(CellError, match="not inside the image"):
+        window_at(centre, (1, 3, 3), (1, 10, 10))
+
+
+@pytest.mark.parametrize(("start", "stop"), [((0, -1, 0), (1, 3, 3)), ((0, 0, 0), (1, 11, 3)), ((0, 0, 0), (2, 3, 3))])
+def test_box_outside(start: Any, stop: Any) -> None:
+    with pytest.raises(CellError, match="not inside the image of shape"):
+        place_window(Box(start, stop), (1, 3, 3), (1, 10, 10))
