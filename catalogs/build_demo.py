@@ -21,7 +21,8 @@ SPEC = cellcube.CubeSpec(
     licence="CC0-1.0",
     channels=["DNA", "ER"],
     shape=(1, 32, 32),
-    projections=["max_z"],
+    dtype="uint8",
+    projections=[],
     storage={"shard_mb": 0.05},
 )
 

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from cellcube.errors import TableError, did_you_mean
-from cellcube.location import join, public_url
 from cellcube.spec import CubeSpec
 from cellcube.tables import read_table
+from cellcube.urls import join, public_url
 
 Mode = Literal["labels", "boxes", "centres", "fovs"]
 

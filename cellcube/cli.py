@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 import cellcube
-from cellcube.errors import CellcubeError
+from cellcube.errors import CellcubeError, did_you_mean
 
 _OPTION_HELP = "fsspec option for remote paths, as name=value; repeat it for more. Never written anywhere."
 
@@ -70,7 +70,7 @@ def build(
         progress=not quiet,
         dry_run=dry_run,
         identify=identify,
-        **_pairs(fields, "--set"),
+        **_spec_fields(fields),
     )
     click.echo(str(report))
     if report.failed and not dry_run:
@@ -101,6 +101,19 @@ def demo(folder: Path, workers: int | None) -> None:
     run_demo(folder, workers=workers, say=click.echo)
 
 
+def _spec_fields(given: tuple[str, ...]) -> dict[str, Any]:
+    from cellcube.spec import CubeSpec
+
+    fields = _pairs(given, "--set")
+    for name in fields:
+        if name not in CubeSpec.model_fields:
+            raise click.BadParameter(
+                f"{name!r} is not a field of the spec. {did_you_mean(name, CubeSpec.model_fields)}".rstrip(),
+                param_hint="--set",
+            )
+    return fields
+
+
 def _pairs(given: tuple[str, ...], option: str) -> dict[str, Any]:
     import yaml
 
@@ -109,7 +122,11 @@ def _pairs(given: tuple[str, ...], option: str) -> dict[str, Any]:
         name, separator, value = text.partition("=")
         if not separator:
             raise click.BadParameter(f"{text!r} is not name=value", param_hint=option)
-        pairs[name] = yaml.safe_load(value)
+        try:
+            pairs[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            what = str(getattr(error, "problem", None) or error)
+            raise click.BadParameter(f"the value of {text!r} is not YAML: {what}", param_hint=option) from None
     return pairs
 
 
@@ -119,6 +136,7 @@ def main() -> None:
     warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
     try:
         cli()
-    except CellcubeError as error:
-        click.echo(f"error: {error}", err=True)
+    except (CellcubeError, OSError) as error:
+        told = str(error) if isinstance(error, CellcubeError) else f"{type(error).__name__}: {error}"
+        click.echo(f"error: {told}", err=True)
         sys.exit(2)

@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import yaml
 
+from cellcube.columns import geometry_and_measures
 from cellcube.cube import CubeState
 from cellcube.ledger import OUTCOME_COLUMNS, fold_outcomes, read_run, read_run_table, read_table, write_table
 from cellcube.location import Location
-from cellcube.plan import geometry_and_measures
 
 CATALOG = "catalog.yaml"
 CELLS = "cells.parquet"

@@ -16,6 +16,7 @@ from cellcube.cube.shards import join_pieces
 from cellcube.cube.template import CELL_COORDINATES, CHANNEL_COORDINATES, COORDINATE_CHUNK, Documents
 from cellcube.errors import DatasetAccessError, DatasetDamagedError, DatasetFormatError
 from cellcube.location import Location
+from cellcube.urls import public_url
 
 FORMAT = 1
 
@@ -73,11 +74,19 @@ def read_state(cube: Location) -> CubeState | None:
         Where the metadata is there but is not that of a cellcube cube.
     """
     try:
-        document = json.loads((cube / "zarr.json").read())
+        text = (cube / "zarr.json").read()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
-        raise DatasetAccessError("The dataset may not be read.", path=cube.url) from error
+        raise DatasetAccessError(f"The dataset may not be read: {error}.", path=public_url(cube.url)) from error
+    except OSError as error:
+        raise DatasetAccessError(
+            f"The dataset cannot be reached: {type(error).__name__}: {error}.",
+            path=public_url(cube.url),
+            remedy="Check the address, the network and the storage options.",
+        ) from error
+    try:
+        document = json.loads(text)
     except ValueError as error:
         raise DatasetDamagedError(f"The cube's metadata is not JSON: {error}.", path=f"{cube.url}/zarr.json") from error
     attributes = document.get("attributes", {}).get("cellcube")

@@ -14,7 +14,7 @@ from typing import Any
 
 import cellcube
 from cellcube.functions import UserFunction
-from cellcube.location import public_url
+from cellcube.urls import public_url
 
 DEPENDENCIES = (
     "numpy",

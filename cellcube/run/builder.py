@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import math
 import os
@@ -13,20 +11,15 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
-from cellcube import cube as cubes
 from cellcube.cells import CellTable, load_cells
 from cellcube.cube import CubeState, Layout
 from cellcube.errors import (
     ArgumentError,
     BuildStoppedError,
-    DatasetAccessError,
-    NotADatasetError,
-    SpecChangedError,
 )
 from cellcube.images import ImplausibleVoxelSizeWarning
 from cellcube.ledger import Claim
@@ -34,7 +27,6 @@ from cellcube.location import Location
 from cellcube.manifest import CATALOG, is_current, read_outcomes, write_manifest
 from cellcube.plan import (
     PROBED,
-    FovTask,
     Job,
     Plan,
     check_channels,
@@ -51,12 +43,12 @@ from cellcube.plan import (
 )
 from cellcube.run.commit import commit_run, pack, run_record, stage_seconds
 from cellcube.run.executors import Workers
-from cellcube.run.job import CropDepthWarning, JobContext, JobResult, heard, run_job
+from cellcube.run.job import run_job
 from cellcube.run.report import BuildReport, Estimate, make_report
+from cellcube.run.result import CropDepthWarning, JobContext, JobResult, heard
+from cellcube.run.target import WORK, check_spec, choose_spec, find_dataset
+from cellcube.run.trial import trial
 from cellcube.spec import CubeSpec
-
-WORK = ".cellcube"
-OURS = {"cube.zarr", "runs", "catalog.yaml", "cells.parquet", "outcomes.parquet", "README.md", "gallery", WORK}
 
 _CATEGORIES = {each.__name__: each for each in (CropDepthWarning, ImplausibleVoxelSizeWarning)}
 
@@ -127,7 +119,7 @@ def build(
             raise ArgumentError(f"{name}={value!r}: give one of {', '.join(map(repr, known))}.")
     Workers(executor, 0)  # refuses what cannot run jobs
     started = time.perf_counter()
-    chosen = _spec(spec, spec_fields, storage_options)
+    chosen = choose_spec(spec, spec_fields, storage_options)
     location = Location.of(root, storage_options)
     state = find_dataset(location)
     if state is not None and rebuild == "all":
@@ -136,68 +128,12 @@ def build(
             remedy='Give rebuild="all" a new root.',
         )
     if state is not None:
-        _check_spec(chosen, state, location)
+        check_spec(chosen, state, location)
     table = load_cells(cells, chosen, storage_options)
     builder = _Builder(location, chosen, table, state, executor, storage_options, on_error == "raise", progress)
     if dry_run:
         return builder.dry_run(started)
     return builder.build(started, identify)
-
-
-def find_dataset(location: Location) -> CubeState | None:
-    """The committed state of the dataset at a root, None where nothing is there yet.
-
-    Raises
-    ------
-    NotADatasetError
-        Where something else is there.
-    DatasetAccessError
-        Where the root cannot be looked at.
-    """
-    try:
-        state = cubes.read_state(location / "cube.zarr")
-        if state is None:
-            found = location.names()
-            if location.is_local and location.exists() and not Path(location.url).is_dir():
-                raise NotADatasetError("The root is a file, not a folder.", path=location.url)
-            others = [name for name in found if name not in OURS and not name.endswith(".partial")]
-            if others:
-                shown = ", ".join(others[:5]) + (", …" if len(others) > 5 else "")
-                raise NotADatasetError(
-                    f"The root holds something that is not a cellcube dataset: {shown}.",
-                    path=location.url,
-                    remedy="Give an empty or a new folder.",
-                )
-    except PermissionError as error:
-        if isinstance(error, DatasetAccessError):
-            raise
-        raise DatasetAccessError("The root may not be read.", path=location.url) from error
-    return state
-
-
-def _spec(
-    spec: CubeSpec | str | os.PathLike[str] | None,
-    fields: Mapping[str, Any],
-    storage_options: Mapping[str, Any] | None,
-) -> CubeSpec:
-    if spec is None:
-        return CubeSpec(**fields)
-    if isinstance(spec, str | os.PathLike):
-        spec = CubeSpec.from_yaml(spec, storage_options)
-    if not isinstance(spec, CubeSpec):
-        raise ArgumentError(f"spec must be a CubeSpec or a YAML file, not {type(spec).__name__}.")
-    return spec.replace(**fields) if fields else spec
-
-
-def _check_spec(spec: CubeSpec, state: CubeState, location: Location) -> None:
-    if state.attributes["spec_digest"] == spec.digest:
-        return
-    raise SpecChangedError(
-        "The dataset was built with another spec; appending would mix different cells. Use the spec it was built "
-        "with, or another root. What differs (dataset -> now):",
-        differences=spec.differences(state.attributes["identity"]),
-        path=location.url,
-    )
 
 
 class _Builder:
@@ -290,7 +226,7 @@ class _Builder:
         plan = self.plan()
         with Workers(self.executor, len(plan.jobs)) as workers:
             count = workers.count
-        seconds, memory = _trial(plan, self._context(plan.layout) if plan.layout else None)
+        seconds, memory = trial(plan, self._context(plan.layout) if plan.layout else None)
         estimate = Estimate(
             cells=plan.cells,
             fovs=plan.fovs,
@@ -449,27 +385,3 @@ def _decided(results: list[JobResult], failed: pd.DataFrame) -> pd.DataFrame:
     if len(failed) or not frames:
         frames.append(failed)
     return pd.concat(frames, ignore_index=True)
-
-
-def _trial(plan: Plan, context: JobContext | None) -> tuple[float | None, int]:
-    """Seconds a cell and bytes a worker, from the first FOV that works, in a folder that is thrown away."""
-    import tempfile
-
-    if context is None:
-        return None, 0
-    layout = context.layout
-    shard = sum(array.cell_bytes for array in layout.arrays().values()) * min(layout.shard_cells, max(plan.cells, 1))
-    for job in plan.jobs[:4]:
-        fov = job.fovs[0]
-        with tempfile.TemporaryDirectory() as folder:
-            trial = dataclasses.replace(context, pending=Location(folder), stop_on_error=False)
-            start = time.perf_counter()
-            key = hashlib.sha256(job.key.encode()).hexdigest()[:24]
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                result = run_job(Job(key, (FovTask(fov.source, fov.cells),)), trial, layout.shard_cells)
-            seconds = time.perf_counter() - start
-        if (result.outcomes["status"] == "kept").any():
-            image = sum(int(files.get("size") or 0) for files in result.sources[fov.source.fov_id])
-            return seconds / len(fov.cells), shard + 2 * image + 150_000_000
-    return None, shard + 150_000_000

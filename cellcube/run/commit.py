@@ -15,11 +15,12 @@ from cellcube import cube as cubes
 from cellcube.cube import FORMAT, ArrayLayout, CubeState, Layout, ShardPart
 from cellcube.errors import ArgumentError
 from cellcube.ledger import calling_script, code_of, environment, function_record, run_name, write_run
-from cellcube.location import Location, public_options, public_url
+from cellcube.location import Location
 from cellcube.pixels import stored_scale
 from cellcube.run.executors import Workers
-from cellcube.run.job import JobResult
+from cellcube.run.result import JobResult
 from cellcube.spec import CubeSpec
+from cellcube.urls import public_options, public_url
 
 
 def pack(

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from cellcube.cube import Layout, PieceWriter
+from cellcube.cube import PieceWriter
 from cellcube.errors import (
     BuildStoppedError,
     CellError,
@@ -22,8 +20,6 @@ from cellcube.errors import (
     LabelNotFoundError,
 )
 from cellcube.images.fov import Fov
-from cellcube.ledger import read_table, write_table
-from cellcube.location import Location, public_url
 from cellcube.pixels import (
     Box,
     Dropped,
@@ -37,112 +33,10 @@ from cellcube.pixels import (
     window_at,
 )
 from cellcube.plan import FOV_ERRORS, FovTask, Job, failed_outcome, meets_condition, normalizers, outcomes_frame
-from cellcube.spec import CubeSpec
+from cellcube.run.result import CropDepthWarning, JobContext, JobResult, heard, states_of
+from cellcube.urls import public_url
 
 Pixels = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class JobContext:
-    """What all jobs of a build share.
-
-    Parameters
-    ----------
-    pending : Location
-        Folder for what is not committed yet.
-    spec : CubeSpec
-    layout : Layout
-    image_columns : mapping
-        As in `CellTable`.
-    metadata : tuple of str
-        Columns carried into the manifest.
-    stop_on_error : bool
-    """
-
-    pending: Location
-    spec: CubeSpec
-    layout: Layout
-    image_columns: Mapping[str, str]
-    metadata: tuple[str, ...]
-    stop_on_error: bool = False
-
-
-@dataclass(frozen=True)
-class JobResult:
-    """What a job decided and wrote.
-
-    Parameters
-    ----------
-    key : str
-        Of the job.
-    outcomes : DataFrame
-        One row a requested cell: `cell_id`, `fov_id`, `label`, `status`, `reason`.
-    cells : DataFrame
-        The manifest rows of the kept cells, in the order of their pixels.
-    pieces : list of int
-        Cells in each piece; piece i of array a is ``<key>/<a>.<i>`` in the pending folder.
-    sizes : dict
-        Bytes of each piece by its name.
-    sources : dict
-        Path, size and time or ETag of every file read, by `fov_id`.
-    seconds : dict
-        Time by stage: read, select, normalize, encode, write.
-    warned : list of (str, str)
-        Category and text of warnings.
-    """
-
-    key: str
-    outcomes: pd.DataFrame
-    cells: pd.DataFrame
-    pieces: list[int]
-    sizes: dict[str, int]
-    sources: dict[str, list[dict[str, Any]]]
-    seconds: dict[str, float] = field(default_factory=dict)
-    warned: list[list[str]] = field(default_factory=list)
-
-    def save(self, pending: Location) -> None:
-        """Mark the job as done. Written after its pieces, so that what is marked is whole."""
-        about = {
-            "pieces": self.pieces,
-            "sizes": self.sizes,
-            "sources": self.sources,
-            "seconds": self.seconds,
-            "warned": self.warned,
-        }
-        write_table(pending / self.key / "cells.parquet", self.cells)
-        write_table(pending / self.key / "done.parquet", self.outcomes, about)
-
-    @classmethod
-    def load(cls, pending: Location, job: Job) -> JobResult | None:
-        """The result of a job that was done before, where its pieces are whole and its files have not changed."""
-        try:
-            outcomes, about = read_table(pending / job.key / "done.parquet")
-            cells, _ = read_table(pending / job.key / "cells.parquet")
-        except (OSError, ValueError):
-            return None
-        result = cls(job.key, outcomes, cells, **about)
-        sizes = (pending / job.key).sizes()
-        if any(sizes.get(name) != size for name, size in result.sizes.items()):
-            return None
-        now = {fov.source.fov_id: states_of(fov) for fov in job.fovs}
-        return result if json.loads(json.dumps(now)) == result.sources else None
-
-
-class CropDepthWarning(UserWarning):
-    """The crop's number of planes does not go with that of the FOVs."""
-
-
-def heard(caught: Sequence[warnings.WarningMessage]) -> list[list[str]]:
-    """Category and text of warnings, each once."""
-    found = dict.fromkeys((each.category.__name__, str(each.message)) for each in caught)
-    return [list(each) for each in found]
-
-
-def states_of(fov: FovTask) -> list[dict[str, Any]]:
-    """Path, size and modification time or ETag of every file of a FOV."""
-    images = [*fov.source.images.values(), *([fov.source.labels] if fov.source.labels else [])]
-    seen = {image.path: image for image in images}
-    return [{"path": public_url(path), **Location(path, image.storage_options).state()} for path, image in seen.items()]
 
 
 def run_job(job: Job, context: JobContext, room: int) -> JobResult:

@@ -6,9 +6,9 @@ import contextlib
 import gc
 import importlib.metadata
 import io
-import os
 import re
 import shutil
+import subprocess
 import sys
 import warnings
 from collections.abc import Iterator
@@ -142,9 +142,16 @@ def test_the_code_of_a_page_runs_and_prints_what_the_page_says(
 ) -> None:
     if page.name == "remote.md":
         request.getfixturevalue("bucket")
+    script = folder / f"{page.stem}.page.py"
+    if page.name == "clusters.md":
+        # A dask client is the default scheduler of its whole process.
+        command = [sys.executable, __file__, str(page), str(script)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+        return
     # Pages import modules that they write, as users do beside their scripts.
     monkeypatch.syspath_prepend(str(folder))
-    run_page(page, folder / f"{page.stem}.page.py")
+    run_page(page, script)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
@@ -248,7 +255,7 @@ def test_every_known_column_is_in_the_page_of_the_table() -> None:
 def test_every_manifest_column_and_coordinate_is_in_the_format() -> None:
     from cellcube.cube import CELL_COORDINATES, CHANNEL_COORDINATES
     from cellcube.ledger import OUTCOME_COLUMNS
-    from cellcube.plan import geometry_and_measures
+    from cellcube.columns import geometry_and_measures
 
     text = (ROOT / "docs" / "format.md").read_text("utf-8")
     names = {*CELL_COORDINATES, *CHANNEL_COORDINATES, *OUTCOME_COLUMNS, *geometry_and_measures(["{channel}"])}
@@ -266,14 +273,21 @@ def test_extras_in_the_pages_exist() -> None:
             assert set(group.split(",")) <= known, f"{page.name}: {group}"
 
 
-if __name__ == "__main__":
+def write_cli_page() -> None:
     text = CLI_PAGE.read_text("utf-8")
     for name, section in cli_sections().items():
-        heading = f"## `{name}`"
+        heading = f"## `{name}`\n"
         if heading not in text:
-            text = text.rstrip() + f"\n\n{heading}\n\n{section}\n"
-        before, _, after = text.partition(heading + "\n")
-        after = re.sub(r"```text\n.*?\n```", lambda _: section, after, count=1, flags=re.DOTALL)  # noqa: B023
-        text = before + heading + "\n" + after
+            text = f"{text.rstrip()}\n\n{heading}\n{section}\n"
+        before, _, after = text.partition(heading)
+        old = re.search(r"```text\n.*?\n```", after, flags=re.DOTALL)
+        assert old is not None, f"{name} has no text block"
+        text = before + heading + after.replace(old[0], section, 1)
     CLI_PAGE.write_text(text, "utf-8")
-    sys.stdout.write(f"{os.path.relpath(CLI_PAGE)} written\n")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) > 1:
+        run_page(Path(sys.argv[1]), Path(sys.argv[2]))
+    else:
+        write_cli_page()

@@ -30,7 +30,7 @@ def plate(tmp_path_factory: pytest.TempPathFactory) -> DemoPlate:
 def small_jobs() -> Iterator[None]:
     """Jobs of one FOV, so that few cells make many."""
     patch = pytest.MonkeyPatch()
-    patch.setattr("cellcube.plan.JOB_FOVS", 1)
+    patch.setattr("cellcube.plan.jobs.JOB_FOVS", 1)
     yield
     patch.undo()
 

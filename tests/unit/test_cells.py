@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from cellcube import CubeSpec
 from cellcube.cells import KNOWN, RESERVED_PREFIX, CellTable, load_cells
+from cellcube.columns import geometry_and_measures
 from cellcube.errors import TableError
 from cellcube.location import Location
-from cellcube.plan import geometry_and_measures
 
 CSV = (
     "cell_id,fov_path,label_path,label,drug,dose\n007,raw/a.tif,raw/a_l.tif,3,None,0.5\n008,raw/a.tif,raw/a_l.tif,4,,\n"

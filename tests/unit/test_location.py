@@ -15,7 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellcube.errors import ArgumentError, MissingDependencyError
-from cellcube.location import Location, join, options_for, protocol_of, public_options, public_url
+from cellcube.location import Location
+from cellcube.urls import join, options_for, protocol_of, public_options, public_url
 
 NAMES = ["a.bin", "with space.bin", "ünï-µ 細胞.bin", "50%.bin", "hash#1.bin", "plus+&=.bin"]
 

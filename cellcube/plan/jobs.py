@@ -1,0 +1,214 @@
+"""FOVs and the cells asked of them, in jobs: pure, printable, the same on every machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from cellcube.cells import VOXEL_SIZE, CellTable
+from cellcube.cube import Layout
+from cellcube.images import ImageSource, VoxelSize
+from cellcube.images.fov import FovSource
+from cellcube.spec import CubeSpec
+from cellcube.urls import options_for
+
+# A job ends after so many cells or FOVs: small enough to spread, resume and hold, large enough to be worth its cost.
+JOB_CELLS = 256
+
+
+JOB_FOVS = 8
+
+
+@dataclass(frozen=True)
+class FovTask:
+    """One FOV and the cells that are asked of it.
+
+    Parameters
+    ----------
+    source : FovSource
+    cells : DataFrame
+        Rows of the validated table.
+    """
+
+    source: FovSource
+    cells: pd.DataFrame
+
+
+@dataclass(frozen=True)
+class Job:
+    """FOVs that one worker reads, one after the other.
+
+    Parameters
+    ----------
+    key : str
+        Digest of all that decides the result, but not of the other jobs.
+    fovs : tuple of FovTask
+    """
+
+    key: str
+    fovs: tuple[FovTask, ...]
+
+    @property
+    def count(self) -> int:
+        """Cells asked for."""
+        return sum(len(fov.cells) for fov in self.fovs)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a build will do.
+
+    Parameters
+    ----------
+    jobs : tuple of Job
+    layout : Layout or None
+        None where no FOV could be opened.
+    failed : DataFrame
+        Outcomes that are known before any pixel is read: FOVs whose labels could not be listed.
+    """
+
+    jobs: tuple[Job, ...]
+    layout: Layout | None
+    failed: pd.DataFrame
+
+    @property
+    def cells(self) -> int:
+        """Cells that the jobs are asked for."""
+        return sum(job.count for job in self.jobs)
+
+    @property
+    def fovs(self) -> int:
+        """FOVs that the jobs read."""
+        return sum(len(job.fovs) for job in self.jobs)
+
+    def bytes(self) -> int:
+        """Uncompressed bytes of all new pixels."""
+        if self.layout is None:
+            return 0
+        return self.cells * sum(array.cell_bytes for array in self.layout.arrays().values())
+
+    def shards(self) -> int:
+        """Objects of pixels in a cube of these cells."""
+        if self.layout is None:
+            return 0
+        return len(self.layout.arrays()) * math.ceil(self.cells / self.layout.shard_cells)
+
+
+def fov_tasks(
+    table: CellTable, frame: pd.DataFrame, spec: CubeSpec, storage_options: Mapping[str, Any] | None
+) -> Iterator[FovTask]:
+    """The FOVs of a table, in its order.
+
+    Parameters
+    ----------
+    table : CellTable
+    frame : DataFrame
+        Rows of the table, ordered by FOV.
+    """
+    ids = frame["fov_id"].to_numpy()
+    if not len(ids):
+        return
+    starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
+    bounds = [*starts.tolist(), len(ids)]
+    shared = _shared_columns(table, frame, starts)
+    for number, (start, stop) in enumerate(pairwise(bounds)):
+        first = {name: values[number] for name, values in shared.items()}
+        yield FovTask(_source(table, first, spec, storage_options), frame.iloc[start:stop])
+
+
+def _shared_columns(table: CellTable, frame: pd.DataFrame, starts: Any) -> dict[str, list[Any]]:
+    names = [*table.image_columns.values(), "fov_id", "label_path", "label_channel", "scene", "timepoint", "axes"]
+    names += ["label_axes", *VOXEL_SIZE]
+    return {name: frame[name].iloc[starts].tolist() for name in dict.fromkeys(names) if name in frame}
+
+
+def _source(
+    table: CellTable, row: Mapping[str, Any], spec: CubeSpec, storage_options: Mapping[str, Any] | None
+) -> FovSource:
+    scene: str | int | None = row.get("scene") or None
+    if isinstance(scene, str) and scene.isdecimal():
+        scene = int(scene)
+    timepoint = row.get("timepoint", -1)
+    axes = row.get("axes") or spec.axes
+
+    def image(path: str, axes: str | None) -> ImageSource:
+        resolved = table.resolve(path)
+        return ImageSource(
+            resolved,
+            scene=scene,
+            timepoint=None if timepoint < 0 else int(timepoint),
+            axes=axes,
+            storage_options=options_for(resolved, storage_options),
+        )
+
+    images = {name: image(row[column], axes) for name, column in table.image_columns.items()}
+    label_channel = row.get("label_channel") or spec.label_channel
+    labels = None
+    if table.has_labels:
+        path = row.get("label_path")
+        if path:
+            label_axes = row.get("label_axes") or spec.label_axes
+            labels = ImageSource(
+                table.resolve(path),
+                axes=label_axes or (axes.replace("C", "").replace("T", "") if axes else None),
+                storage_options=options_for(table.resolve(path), storage_options),
+            )
+            if label_channel is not None:
+                labels = image(path, label_axes or axes)
+        else:
+            labels = next(iter(images.values()))
+    given = spec.fov_voxel_size or (None, None, None)
+    size = [_known(row.get(name)) or value for name, value in zip(VOXEL_SIZE, given, strict=True)]
+    return FovSource(
+        fov_id=row["fov_id"],
+        images=images,
+        channels=spec.channels if "" in images else None,  # type: ignore[arg-type]
+        labels=labels,
+        label_channel=None if label_channel is None or labels is None else str(label_channel),
+        voxel_size=VoxelSize(*size),
+    )
+
+
+def _known(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else float(value)
+
+
+def make_jobs(tasks: Sequence[FovTask], digest: str) -> tuple[Job, ...]:
+    """Whole FOVs, in order, in jobs of about `JOB_CELLS` cells.
+
+    Parameters
+    ----------
+    tasks : sequence of FovTask
+    digest : str
+        Of the spec and the layout.
+    """
+    jobs: list[Job] = []
+    held: list[FovTask] = []
+    count = 0
+    for task in tasks:
+        if held and (count + len(task.cells) > JOB_CELLS or len(held) == JOB_FOVS):
+            jobs.append(_job(held, digest))
+            held, count = [], 0
+        held.append(task)
+        count += len(task.cells)
+    if held:
+        jobs.append(_job(held, digest))
+    return tuple(jobs)
+
+
+def _job(fovs: list[FovTask], digest: str) -> Job:
+    hashed = hashlib.sha256(digest.encode())
+    for fov in fovs:
+        hashed.update(repr(fov.source).encode())
+        # Types are part of it: the text "1" and the number 1 are stored differently.
+        hashed.update(repr([(str(name), str(kind)) for name, kind in fov.cells.dtypes.items()]).encode())
+        hashed.update(json.dumps(fov.cells.to_dict("split")["data"], default=str).encode())
+    return Job(hashed.hexdigest()[:24], tuple(fovs))
