@@ -11,10 +11,12 @@ import tempfile
 from pathlib import Path
 
 import fsspec
+import pandas as pd
 
 import cellcube
 from cellcube.demo.plates import write_plate
 
+COLUMNS = ["cell_id", "fov_id", "fov_path", "label_path", "label", "well", "treatment"]
 SPEC = cellcube.CubeSpec(
     name="cellcube/demo",
     description="Twelve synthetic nuclei of three treatments; for trying out catalogs.",
@@ -32,8 +34,9 @@ def main(root: Path) -> None:
     memory = fsspec.filesystem("memory")
     with tempfile.TemporaryDirectory() as folder:
         plate = write_plate(folder, sites=1, size=200, volumes=0, broken=False)
-        table = plate.cells_csv.read_text("utf-8").replace("_cells.tif", "_nuclei.tif").splitlines()
-        plate.cells_csv.write_text("\n".join(table[:13]) + "\n", "utf-8")
+        table = pd.read_csv(plate.cells_csv).head(12)[COLUMNS]
+        table["label_path"] = table["label_path"].str.replace("_cells", "_nuclei")
+        table.to_csv(plate.cells_csv, index=False)
         memory.put(folder, "/plate", recursive=True)
     shutil.rmtree(root, ignore_errors=True)
     print(cellcube.build("memory://plate/cells_2d.csv", root, SPEC, executor=1))

@@ -16,7 +16,10 @@ from cellcube.errors import CellcubeError, did_you_mean
 _OPTION_HELP = "fsspec option for remote paths, as name=value; repeat it for more. Never written anywhere."
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+_CONTEXT = {"help_option_names": ["-h", "--help"]}
+
+
+@click.group(context_settings=_CONTEXT)
 @click.version_option(cellcube.__version__, prog_name="cellcube")
 def cli() -> None:
     """From microscopy images and a table of cells to a publishable single-cell dataset."""
@@ -29,7 +32,7 @@ def storage_option(function: Callable[..., Any]) -> Callable[..., Any]:
     )
 
 
-@cli.command()
+@cli.command(context_settings=_CONTEXT)
 @click.argument("table")
 @click.argument("root")
 @click.option("--spec", "spec", metavar="FILE", help="YAML file with the spec.")
@@ -77,7 +80,7 @@ def build(
         raise SystemExit(3)
 
 
-@cli.command()
+@cli.command(context_settings=_CONTEXT)
 @click.argument("root")
 @click.option("--outcomes", is_flag=True, help="A table of what became of every cell, by FOV.")
 @storage_option
@@ -91,7 +94,7 @@ def info(root: str, outcomes: bool, storage_options: tuple[str, ...]) -> None:
         click.echo(about.outcome_table())
 
 
-@cli.command()
+@cli.command(context_settings=_CONTEXT)
 @click.argument("folder", default="cellcube-demo", type=click.Path(path_type=Path))
 @click.option("--workers", type=click.IntRange(1), help="Processes; by default one a core.")
 def demo(folder: Path, workers: int | None) -> None:

@@ -2,8 +2,9 @@
 
     python examples/seed_workflow.py [folder]
 
-Which treatment does what to nuclei? The images are of a screen with DMSO, etoposide (which swells nuclei) and tunicamycin
-(which stresses the ER). Everything is written to the folder; run it again, and only what is missing is done.
+Which treatment does what to nuclei? The images are of a screen with DMSO, etoposide (which swells nuclei) and
+tunicamycin (which stresses the ER). Everything is written to the folder; run it again, and only what is missing is
+done.
 """
 
 import sys

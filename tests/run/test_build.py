@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -320,46 +318,16 @@ def test_a_newer_format_is_refused(table: pd.DataFrame) -> None:
             call()
 
 
-UNPRIVILEGED = """
-import os, sys
-import pandas as pd
-import cellcube
-from cellcube.errors import DatasetAccessError
-table = pd.read_csv(sys.argv[1])
-os.setuid(65534)
-try:
-    cellcube.build(table, sys.argv[2], executor=1, shape=(1, 32, 32))
-except DatasetAccessError as error:
-    print("refused:", error)
-"""
-
-
 def test_a_root_that_cannot_be_written_is_refused(table: pd.DataFrame, tmp_path: Path) -> None:
-    locked = tmp_path / "locked"
-    locked.mkdir()
-    locked.chmod(0o555)
-    if os.getuid() != 0:
-        with pytest.raises(DatasetAccessError):
-            cellcube.build(table, locked / "ds", **SMALL)
-        return
-    # Root may write anywhere, and may become somebody who may not; that one must be able to read the images.
-    if not os.access(sys.executable, os.X_OK) or any(
-        not (parent.stat().st_mode & 0o001)
-        for parent in (Path(sys.executable).resolve(), *Path(sys.executable).parents)
-    ):
-        blocker = tmp_path / "blocked"
-        blocker.write_bytes(b"")
-        with pytest.raises((DatasetAccessError, NotADatasetError)):
-            cellcube.build(table, blocker / "ds", **SMALL)
-        return
-    table.to_csv(tmp_path / "cells.csv", index=False)
-    done = subprocess.run(
-        [sys.executable, "-c", UNPRIVILEGED, str(tmp_path / "cells.csv"), str(locked / "ds")],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "refused: " in done.stdout, done.stderr
+    if os.getuid() == 0:
+        # Who may write everywhere cannot make a folder here either.
+        locked = Path("/proc/self")
+    else:
+        locked = tmp_path / "locked"
+        locked.mkdir()
+        locked.chmod(0o555)
+    with pytest.raises(DatasetAccessError, match="cannot be written"):
+        cellcube.build(table, locked / "ds", **SMALL)
 
 
 def test_two_builds_at_once_are_kept_apart(table: pd.DataFrame) -> None:

@@ -301,7 +301,7 @@ def test_replace_validates_and_keeps_the_rest() -> None:
         ("just words", "mapping of fields"),
         ("1: 2", "mapping of fields"),
         ("chanels: [DNA]", "Did you mean 'channels'"),
-        ("shape: !!python/tuple [1, 2, 3]", "not YAML"),
+        ("shape: !!python/object/apply:os.getcwd []", "not YAML"),
     ],
 )
 def test_bad_yaml(tmp_path: Path, text: str, says: str) -> None:
