@@ -45,10 +45,14 @@ class CellcubeError(Exception):
         self.remedy = remedy
 
     def __str__(self) -> str:
+        return self.tell("cell", "FOV", "path")
+
+    def tell(self, *named: str) -> str:
+        """The message, the remedy, and of what it is about those `named`: ``cell``, ``FOV``, ``path``."""
         about = [
             f"{name} {value!r}"
             for name, value in (("cell", self.cell_id), ("FOV", self.fov_id), ("path", self.path))
-            if value is not None and (value not in self.message or len(value) < _TELLING)
+            if name in named and value is not None and (value not in self.message or len(value) < _TELLING)
         ]
         text = self.message
         if about:

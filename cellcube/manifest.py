@@ -159,7 +159,14 @@ def catalog(state: CubeState, counts: Mapping[str, int]) -> str:
         "metadata": {"version": 1, "cellcube": about},
         "sources": sources,
     }
-    return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=1000)
+    return yaml.dump(document, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=1000)
+
+
+class _Plain(yaml.SafeDumper):
+    """Without anchors, which people stumble over."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
 
 
 def card(state: CubeState, counts: Mapping[str, int], run: Mapping[str, Any]) -> str:

@@ -142,3 +142,15 @@ def join(base: str, path: str) -> str:
     if path.startswith("~/"):
         path = str(Path(path).expanduser())
     return path if Path(path).is_absolute() else os.path.normpath(local_path(base) / path)
+
+
+def seen_from(base: str, text: str) -> str:
+    """A text with the paths below `base` as they are seen from there.
+
+    Examples
+    --------
+    >>> seen_from("/home/me/screen", "There is no file. (path '/home/me/screen/a.tif')")
+    "There is no file. (path 'a.tif')"
+    """
+    folder = base.rstrip("/")
+    return text.replace(f"{folder}/", "") if folder else text

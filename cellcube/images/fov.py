@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
-from cellcube.errors import AxesError, ChannelError, ImageMismatchError, did_you_mean
+from cellcube.errors import AxesError, ChannelError, ImageMismatchError, SceneError, did_you_mean
 from cellcube.images.protocol import FovReader, ImageSource, Pixels, ReaderFactory, Region, VoxelSize
 from cellcube.images.registry import open_image
 from cellcube.images.voxels import check_voxel_size
@@ -138,12 +138,19 @@ class Fov:
         )
         self.voxel_size = tuple(math.nan if value is None else value for value in (size.z, size.y, size.x))  # type: ignore[assignment]
 
-    def _open_labels(self, source: FovSource, labels: ImageSource, reader: str | ReaderFactory, pixels: bool) -> None:
-        # Labels are an image like any other, but a user's reader may know its own images only.
+    def _label_image(self, source: FovSource, labels: ImageSource, reader: str | ReaderFactory) -> FovReader:
+        if source.label_channel is None and (callable(reader) or ":" in reader):
+            # A user's reader knows the images; label images are files like any other.
+            reader = "auto"
         try:
-            image = self._image(
-                labels, reader if source.label_channel is not None or isinstance(reader, str) else "auto"
-            )
+            return self._image(replace(labels, scene=None, timepoint=None), reader)
+        except SceneError:
+            # The labels too are of several scenes or timepoints.
+            return self._image(labels, reader)
+
+    def _open_labels(self, source: FovSource, labels: ImageSource, reader: str | ReaderFactory, pixels: bool) -> None:
+        try:
+            image = self._label_image(source, labels, reader)
         except AxesError as error:
             remedy = (error.remedy or "").replace("axes", "label_axes")
             raise AxesError(

@@ -156,13 +156,9 @@ def _source(
         path = row.get("label_path")
         if path:
             label_axes = row.get("label_axes") or spec.label_axes
-            labels = ImageSource(
-                table.resolve(path),
-                axes=label_axes or (axes.replace("C", "").replace("T", "") if axes else None),
-                storage_options=options_for(table.resolve(path), storage_options),
-            )
-            if label_channel is not None:
-                labels = image(path, label_axes or axes)
+            if label_channel is None and axes and not label_axes:
+                label_axes = axes.replace("C", "").replace("T", "")
+            labels = image(path, label_axes if label_channel is None else label_axes or axes)
         else:
             labels = next(iter(images.values()))
     given = spec.fov_voxel_size or (None, None, None)

@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from cellcube.cells import CellTable
-from cellcube.errors import ImageError, MissingDependencyError
+from cellcube.errors import CellcubeError, ImageError, MissingDependencyError
 from cellcube.images.fov import Fov
 from cellcube.pixels import box_of_labels
 from cellcube.plan.jobs import FovTask
+from cellcube.urls import seen_from
 
 # What fails the cells of one FOV and lets the others go on.
 FOV_ERRORS = (ImageError, MissingDependencyError)
@@ -54,7 +55,7 @@ def expand(
     for task, found in zip(tasks, labels, strict=True):
         fov_id = task.source.fov_id
         if isinstance(found, FOV_ERRORS):
-            outcome = failed_outcome(fov_id, fov_id, found)
+            outcome = failed_outcome(fov_id, fov_id, found, table.base)
             outcome["reason"] += " Its cells are unknown, so the FOV counts as one."
             failed.append(outcome)
             continue
@@ -66,10 +67,19 @@ def expand(
     return cells, outcomes_frame(failed)
 
 
-def failed_outcome(cell_id: str, fov_id: str, error: Exception, label: int = 0) -> dict[str, Any]:
-    """The outcome of a cell that met an error."""
-    kind = getattr(error, "kind", type(error).__name__)
-    text = " ".join(str(error).split())
+def failed_outcome(cell_id: str, fov_id: str, error: CellcubeError, base: str, label: int = 0) -> dict[str, Any]:
+    """The outcome of a cell that met an error.
+
+    Parameters
+    ----------
+    cell_id, fov_id : str
+    error : CellcubeError
+    base : str
+        Folder or URL that the table's paths are seen from; what is published names paths as the table does.
+    label : int
+    """
+    kind = error.kind
+    text = seen_from(base, " ".join(error.tell("path").split()))
     return {"cell_id": cell_id, "fov_id": fov_id, "label": label, "status": "failed", "reason": f"{kind}: {text}"}
 
 

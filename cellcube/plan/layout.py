@@ -61,14 +61,14 @@ def resolve_layout(
 
 
 def refuse_wrong_call(errors: Sequence[Exception], tried: int) -> None:
-    """Raise where every FOV that was tried says that it is the call that is wrong, not its file.
+    """Raise where no FOV that was tried opens, and most say that it is the call that is wrong, not their file.
 
     Raises
     ------
     ChannelError, AxesError, MissingDependencyError
     """
     wrong = [error for error in errors if isinstance(error, ChannelError | AxesError | MissingDependencyError)]
-    if wrong and len(wrong) == len(errors) == min(PROBED, tried):
+    if len(errors) == min(PROBED, tried) and 2 * len(wrong) > len(errors):
         raise wrong[0]
 
 

@@ -193,7 +193,7 @@ class _Builder:
             self._warn(heard(caught))
             if layout is None:
                 rows = [
-                    failed_outcome(cell_id, task.source.fov_id, errors[task.source.fov_id], int(label))
+                    failed_outcome(cell_id, task.source.fov_id, errors[task.source.fov_id], self.table.base, int(label))
                     for task in tasks
                     for cell_id, label in zip(
                         task.cells["cell_id"], task.cells.get("label", pd.Series(0, task.cells.index)), strict=True
@@ -316,6 +316,7 @@ class _Builder:
             layout=layout,
             image_columns=self.table.image_columns,
             metadata=self.table.metadata,
+            base=self.table.base,
             stop_on_error=self.stop_on_error,
         )
 

@@ -14,6 +14,7 @@ import pandas as pd
 from cellcube.cube import PieceWriter
 from cellcube.errors import (
     BuildStoppedError,
+    CellcubeError,
     CellError,
     ChannelError,
     ImageMismatchError,
@@ -54,7 +55,7 @@ def run_job(job: Job, context: JobContext, room: int) -> JobResult:
     BuildStoppedError
         At the first failed cell, where the context says so.
     """
-    done = JobResult.load(context.pending, job)
+    done = JobResult.load(context.pending, job, context.base)
     if done is not None:
         return done
     return _Run(job, context, room).result()
@@ -96,7 +97,7 @@ class _Run:
             cells=pd.DataFrame(self.cells),
             pieces=self.pieces,
             sizes=self.sizes,
-            sources={fov.source.fov_id: states_of(fov) for fov in self.job.fovs},
+            sources={fov.source.fov_id: states_of(fov, self.context.base) for fov in self.job.fovs},
             seconds={name: round(value, 4) for name, value in self.seconds.items()},
             warned=heard(caught),
         )
@@ -295,13 +296,13 @@ class _Run:
         self.pieces.append(self.in_piece)
         self.in_piece = 0
 
-    def _failed(self, row: Mapping[str, Any], fov_id: str, error: Exception) -> None:
+    def _failed(self, row: Mapping[str, Any], fov_id: str, error: CellcubeError) -> None:
         cell_id = str(row["cell_id"])
         for name, value in (("cell_id", cell_id), ("fov_id", fov_id)):
             if getattr(error, name, None) is None and isinstance(error, CellError):
                 setattr(error, name, value)
         if self.context.stop_on_error:
-            outcome = failed_outcome(cell_id, fov_id, error)
+            outcome = failed_outcome(cell_id, fov_id, error, self.context.base)
             raise BuildStoppedError(
                 f"The build stopped at the first failed cell: {outcome['reason']}",
                 cell_id=cell_id,
@@ -309,7 +310,7 @@ class _Run:
                 path=getattr(error, "path", None),
                 remedy="What was committed before is unchanged; the same call continues.",
             ) from error
-        self.outcomes.append(failed_outcome(cell_id, fov_id, error, int(row.get("label", 0))))
+        self.outcomes.append(failed_outcome(cell_id, fov_id, error, self.context.base, int(row.get("label", 0))))
 
 
 def _records(cells: pd.DataFrame) -> list[dict[str, Any]]:

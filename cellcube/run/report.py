@@ -100,7 +100,8 @@ class BuildReport:
         Details that differ from cell to cell (how far a crop reaches beyond the image) are left out.
         """
         lost = self.outcomes[self.outcomes["status"] != "kept"].copy()
-        lost["reason"] = lost["reason"].str.replace(r"^(edge|oversize):.*", r"\1", regex=True)
+        reasons = lost["reason"].str.replace(r"^(edge|oversize):.*", r"\1", regex=True)
+        lost["reason"] = reasons.str.replace(r"^(label-not-found: )Label \d+ is", r"\1a label is", regex=True)
         counted = lost.groupby(["status", "reason"]).size().sort_values(ascending=False)
         rows: list[tuple[str, str, int]] = [
             (str(key[0]), str(key[1]), int(count))

@@ -15,7 +15,7 @@ from cellcube.ledger import read_table, write_table
 from cellcube.location import Location
 from cellcube.plan import FovTask, Job
 from cellcube.spec import CubeSpec
-from cellcube.urls import public_url
+from cellcube.urls import public_url, seen_from
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class JobContext:
         As in `CellTable`.
     metadata : tuple of str
         Columns carried into the manifest.
+    base : str
+        Folder or URL that the table's paths are seen from.
     stop_on_error : bool
     """
 
@@ -40,6 +42,7 @@ class JobContext:
     layout: Layout
     image_columns: Mapping[str, str]
     metadata: tuple[str, ...]
+    base: str = ""
     stop_on_error: bool = False
 
 
@@ -89,7 +92,7 @@ class JobResult:
         write_table(pending / self.key / "done.parquet", self.outcomes, about)
 
     @classmethod
-    def load(cls, pending: Location, job: Job) -> JobResult | None:
+    def load(cls, pending: Location, job: Job, base: str) -> JobResult | None:
         """The result of a job that was done before, where its pieces are whole and its files have not changed."""
         try:
             outcomes, about = read_table(pending / job.key / "done.parquet")
@@ -100,7 +103,7 @@ class JobResult:
         sizes = (pending / job.key).sizes()
         if any(sizes.get(name) != size for name, size in result.sizes.items()):
             return None
-        now = {fov.source.fov_id: states_of(fov) for fov in job.fovs}
+        now = {fov.source.fov_id: states_of(fov, base) for fov in job.fovs}
         return result if json.loads(json.dumps(now)) == result.sources else None
 
 
@@ -114,8 +117,11 @@ def heard(caught: Sequence[warnings.WarningMessage]) -> list[list[str]]:
     return [list(each) for each in found]
 
 
-def states_of(fov: FovTask) -> list[dict[str, Any]]:
-    """Path, size and modification time or ETag of every file of a FOV."""
+def states_of(fov: FovTask, base: str) -> list[dict[str, Any]]:
+    """Path as seen from `base`, size and modification time or ETag of every file of a FOV."""
     images = [*fov.source.images.values(), *([fov.source.labels] if fov.source.labels else [])]
     seen = {image.path: image for image in images}
-    return [{"path": public_url(path), **Location(path, image.storage_options).state()} for path, image in seen.items()]
+    return [
+        {"path": public_url(seen_from(base, path)), **Location(path, image.storage_options).state()}
+        for path, image in seen.items()
+    ]

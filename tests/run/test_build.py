@@ -155,7 +155,8 @@ def test_a_function_that_fails_for_one_cell_fails_that_cell(table: pd.DataFrame)
     reason = report.outcomes.set_index("cell_id").loc[bad, "reason"]
     assert reason.startswith("user-function: ")
     assert "not finite" in reason
-    assert bad in reason
+    with pytest.raises(BuildStoppedError, match=bad):
+        cellcube.build(table, "other", **SMALL, normalize=sometimes, on_error="raise")
 
 
 def test_drop_conditions_use_measures_and_metadata(table: pd.DataFrame) -> None:
@@ -191,6 +192,27 @@ def test_output_types(table: pd.DataFrame, dtype: str) -> None:
     highest = np.iinfo(dtype).max if dtype.startswith("u") else 1
     assert dataset["cells"].max() == highest
     np.testing.assert_array_equal(dataset["max_y"], dataset["cells"].max("y"))
+
+
+@pytest.mark.parametrize("frames", [1, 3], ids=["one label plane", "labels over time"])
+def test_a_timepoint_chooses_in_images_and_in_labels(tmp_path: Path, frames: int) -> None:
+    images = np.random.default_rng(0).integers(1, 999, (3, 40, 40), dtype=np.uint16)
+    labels = np.zeros((3, 40, 40), np.uint8)
+    for frame in range(3):
+        labels[frame, 5 + 5 * frame : 15 + 5 * frame, 8:20] = 1
+    tifffile.imwrite("movie.ome.tif", images, ome=True, metadata={"axes": "TYX"})
+    tifffile.imwrite("labels.ome.tif", labels[:frames], ome=True, metadata={"axes": "TYX"})
+    table = pd.DataFrame({"fov_path": "movie.ome.tif", "label_path": "labels.ome.tif", "timepoint": [0, 2]})
+    report = cellcube.build(table, "ds", **SMALL, normalize="none", channels=["DNA"])
+    assert (report.kept, report.failed) == (2, 0)
+    cells = pd.read_parquet("ds/cells.parquet")
+    assert cells["y0"].tolist() == ([5, 15] if frames == 3 else [5, 5])
+    assert cells["timepoint"].tolist() == [0, 2]
+    assert cells["fov_id"].tolist() == ["movie-t0", "movie-t2"]
+    for number, frame in enumerate((0, 2)):
+        top, left = cells.loc[number, ["origin_y", "origin_x"]].astype(int)
+        padded = np.pad(images[frame], 32)[top + 32 :, left + 32 :][:32, :32]
+        np.testing.assert_array_equal(cellcube.open("ds")["cells"][number, 0, 0], padded)
 
 
 def test_a_table_of_fovs_means_every_label(plate: DemoPlate) -> None:
@@ -362,6 +384,7 @@ def test_the_record_ties_cells_to_code_and_images(table: pd.DataFrame) -> None:
     for files in record["fovs"].values():
         assert len(files) == 2
         for file in files:
+            assert not Path(file["path"]).is_absolute() or not Path(file["path"]).is_relative_to(Path.cwd())
             assert file["size"] == Path(file["path"]).stat().st_size
             assert file["mtime"] == pytest.approx(Path(file["path"]).stat().st_mtime)
     assert record["started"] <= record["finished"]

@@ -146,7 +146,10 @@ def test_failed_cells_exit_with_3(run: Run, plate: DemoPlate, tmp_path: Path) ->
     ("arguments", "says"),
     [
         (["build", "none.csv", "set"], "error: There is no cell table. (path '"),
-        (["build", "{table}", "set", "--set", "chanels=[DNA]"], "'chanels' is not a field of the spec. Did you mean 'channels'?"),
+        (
+            ["build", "{table}", "set", "--set", "chanels=[DNA]"],
+            "'chanels' is not a field of the spec. Did you mean 'channels'?",
+        ),
         (["build", "{table}", "set", "--set", "shape=96"], "shape: give three whole numbers"),
         (["build", "{table}", "set", "--set", "shape"], "'shape' is not name=value"),
         (["build", "{table}", "set", "--spec", "none.yaml"], "There is no spec file."),
