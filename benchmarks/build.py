@@ -112,7 +112,6 @@ def floor_fovs(arguments: tuple[str, str, list[int], int]) -> None:
         )
     buffers = {name: np.zeros((shard, *item), dtype) for name, (item, dtype) in items.items()}
     filled = written = 0
-    z, y, x = shape
     for fov in fovs:
         image = tifffile.imread(f"{folder}/fov{fov}.ome.tif").reshape(channels, *case["image"])
         labels = tifffile.imread(f"{folder}/fov{fov}_labels.tif").reshape(case["image"])
@@ -168,7 +167,7 @@ def run_cellcube(folder: Path, out: Path, case: str, workers: int) -> None:
 
 
 def one(what: str, case: str, folder: Path, fovs: int, workers: int) -> dict[str, float]:
-    """Run one side in a process of its own; seconds without the start of Python, peak memory of the largest process."""
+    """Run one side in a process of its own: seconds without the start of Python, peak memory of it and its workers."""
     out = Path(tempfile.mkdtemp(dir=folder.parent))
     environment = {**os.environ, "BENCHMARK_CASE": case}
     command = [sys.executable, __file__, "--side", what, "--case", case, "--folder", str(folder), "--out", str(out)]
@@ -195,7 +194,10 @@ def side(options: argparse.Namespace) -> None:
     else:
         run_cellcube(options.folder, options.out, options.case, options.workers[0])
     seconds = time.perf_counter() - start
-    memory = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    status = Path("/proc/self/status").read_text()
+    memory = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
+    if options.workers[0] > 1:
+        memory += options.workers[0] * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     print(json.dumps({"seconds": seconds, "memory_mb": memory / 1024}))
 
 

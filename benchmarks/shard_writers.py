@@ -22,6 +22,8 @@ import zarr
 from cellcube.cube import Layout, PieceWriter
 from cellcube.spec import CubeSpec
 
+BATCHED = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+
 
 def cells(count: int, shape: tuple[int, ...]) -> np.ndarray:
     rng = np.random.default_rng(0)
@@ -75,13 +77,12 @@ def main() -> None:
         spec = CubeSpec(shape=shape[1:], storage={"shard_mb": 32})
         layout = Layout.of(spec, tuple(f"c{index}" for index in range(shape[0])), "float16", False, {})
         pixels = cells(count // layout.shard_cells * layout.shard_cells, shape)
-        batched = "zarr.core.codec_pipeline.BatchedCodecPipeline"
         writers = {
             "cellcube": lambda folder, pixels=pixels, layout=layout: by_cellcube(folder, pixels, layout),
             "zarrs": lambda folder, pixels=pixels, layout=layout: by_zarr(
                 folder, pixels, layout, "zarrs.ZarrsCodecPipeline"
             ),
-            "zarr-python": lambda folder, pixels=pixels, layout=layout: by_zarr(folder, pixels, layout, batched),
+            "zarr-python": lambda folder, pixels=pixels, layout=layout: by_zarr(folder, pixels, layout, BATCHED),
         }
         seconds: dict[str, list[float]] = {name: [] for name in writers}
         sizes = {}
@@ -94,10 +95,9 @@ def main() -> None:
         shards = len(pixels) / layout.shard_cells
         for name, found in seconds.items():
             buffer = sizes[name] / shards if name == "cellcube" else (pixels.nbytes + sizes[name]) / shards
-            print(
-                f"{'x'.join(map(str, pixels.shape)):<22} {name:<12} {pixels.nbytes / 1e6 / statistics.median(found):>7.0f} "
-                f"{sizes[name] / 1e6:>11.1f} {buffer / 1e6:>10.1f}"
-            )
+            speed = pixels.nbytes / 1e6 / statistics.median(found)
+            shape_text = "x".join(map(str, pixels.shape))
+            print(f"{shape_text:<22} {name:<12} {speed:>7.0f} {sizes[name] / 1e6:>11.1f} {buffer / 1e6:>10.1f}")
 
 
 if __name__ == "__main__":

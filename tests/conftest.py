@@ -35,10 +35,9 @@ def plate(tmp_path_factory: pytest.TempPathFactory) -> DemoPlate:
 
 
 @pytest.fixture(autouse=True)
-def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tests run in a folder of their own, so that nothing is left behind."""
     monkeypatch.chdir(tmp_path)
-    yield
 
 
 @pytest.fixture(scope="session")
