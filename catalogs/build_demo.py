@@ -38,8 +38,12 @@ def main(root: Path) -> None:
         table["label_path"] = table["label_path"].str.replace("_cells", "_nuclei")
         table.to_csv(plate.cells_csv, index=False)
         memory.put(folder, "/plate", recursive=True)
-    shutil.rmtree(root, ignore_errors=True)
-    print(cellcube.build("memory://plate/cells_2d.csv", root, SPEC, executor=1))
+    with tempfile.TemporaryDirectory() as folder:
+        # The dataset is replaced after the build, which writes down whether the repository holds changes.
+        new = Path(folder) / "demo"
+        print(cellcube.build("memory://plate/cells_2d.csv", new, SPEC, executor=1))
+        shutil.rmtree(root, ignore_errors=True)
+        shutil.copytree(new, root)
     memory.rm("/plate", recursive=True)
 
 

@@ -122,7 +122,7 @@ def environment(identify: bool) -> dict[str, Any]:
         "python": platform.python_version(),
         "cellcube": cellcube.__version__,
         "packages": versions,
-        "platform": {"system": platform.system(), "release": platform.release(), "machine": platform.machine()},
+        "platform": {"system": platform.system(), "machine": platform.machine()},
         "command": Path(sys.argv[0]).name if sys.argv and sys.argv[0] else None,
     }
     if identify:
