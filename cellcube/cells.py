@@ -12,7 +12,7 @@ import pandas as pd
 
 from cellcube.errors import TableError, did_you_mean
 from cellcube.spec import CubeSpec
-from cellcube.tables import read_table
+from cellcube.tables import read_table, typed_column
 from cellcube.urls import join, public_url
 
 Mode = Literal["labels", "boxes", "centres", "fovs"]
@@ -78,6 +78,15 @@ class CellTable:
     def has_labels(self) -> bool:
         """Whether cells are given by a label image, so that masks can be stored."""
         return self.mode in ("labels", "fovs")
+
+    @property
+    def published_base(self) -> str:
+        """What is taken off paths that are written down: `base` where the table's paths are relative to it.
+
+        Empty where all are absolute, so that what is written does not depend on the working directory.
+        """
+        paths = self.frame[next(iter(self.image_columns.values()))].unique()
+        return self.base if any(self.resolve(path) != path for path in paths) else ""
 
     def resolve(self, path: str) -> str:
         """A path of the table as a path that can be opened."""
@@ -163,7 +172,7 @@ class _Check:
             out["fov_id"] = _fov_ids(out, next(iter(images.values())))
 
         used = {*images.values(), *out}
-        metadata = {_metadata_name(name): _typed(frame[name]) for name in frame.columns if name not in used}
+        metadata = {_metadata_name(name): typed_column(frame[name]) for name in frame.columns if name not in used}
         twice = [
             name for name in frame.columns if name not in used and _metadata_name(name) in {*frame.columns} - {name}
         ]
@@ -431,22 +440,3 @@ def _optional_names(values: pd.Series) -> pd.Series:
     if values.dtype.kind == "f" and (values.dropna() % 1 == 0).all():
         values = values.astype("Int64")
     return _optional_text(values)
-
-
-def _typed(values: pd.Series) -> pd.Series:
-    """One of bool, int64, float64 or str, so that it can be stored in any format."""
-    if values.dtype == object:
-        values = values.infer_objects()
-    kind = values.dtype.kind
-    if isinstance(values.dtype, pd.CategoricalDtype):
-        kind = "O"
-    if kind == "b" and not values.isna().any():
-        return values.astype(bool)
-    if kind in "iu" and not values.isna().any():
-        return values.astype("int64") if values.empty or values.max() <= np.iinfo("int64").max else values.astype(str)
-    if kind in "iuf":
-        return values.astype("float64")
-    if kind == "M":
-        text: pd.Series = values.dt.strftime("%Y-%m-%dT%H:%M:%S").astype(str)
-        return text.where(values.notna(), "")
-    return values.astype(str).where(values.notna(), "")

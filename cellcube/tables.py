@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from cellcube.errors import TableError
@@ -118,3 +119,22 @@ def _read_csv(data: bytes, columns: Mapping[str, str]) -> pd.DataFrame:
             **options,
         )
     return frame.set_axis(frame.columns.str.strip(), axis=1)
+
+
+def typed_column(values: pd.Series) -> pd.Series:
+    """One of bool, int64, float64 or str, so that it can be stored in any format."""
+    if values.dtype == object:
+        values = values.infer_objects()
+    kind = values.dtype.kind
+    if isinstance(values.dtype, pd.CategoricalDtype):
+        kind = "O"
+    if kind == "b" and not values.isna().any():
+        return values.astype(bool)
+    if kind in "iu" and not values.isna().any():
+        return values.astype("int64") if values.empty or values.max() <= np.iinfo("int64").max else values.astype(str)
+    if kind in "iuf":
+        return values.astype("float64")
+    if kind == "M":
+        text: pd.Series = values.dt.strftime("%Y-%m-%dT%H:%M:%S").astype(str)
+        return text.where(values.notna(), "")
+    return values.astype(str).where(values.notna(), "")

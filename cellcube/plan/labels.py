@@ -55,7 +55,7 @@ def expand(
     for task, found in zip(tasks, labels, strict=True):
         fov_id = task.source.fov_id
         if isinstance(found, FOV_ERRORS):
-            outcome = failed_outcome(fov_id, fov_id, found, table.base)
+            outcome = failed_outcome(fov_id, fov_id, found, table.published_base)
             outcome["reason"] += " Its cells are unknown, so the FOV counts as one."
             failed.append(outcome)
             continue

@@ -192,8 +192,9 @@ class _Builder:
                 layout, errors = resolve_layout(tasks, self.spec, self.table)
             self._warn(heard(caught))
             if layout is None:
+                base = self.table.published_base
                 rows = [
-                    failed_outcome(cell_id, task.source.fov_id, errors[task.source.fov_id], self.table.base, int(label))
+                    failed_outcome(cell_id, task.source.fov_id, errors[task.source.fov_id], base, int(label))
                     for task in tasks
                     for cell_id, label in zip(
                         task.cells["cell_id"], task.cells.get("label", pd.Series(0, task.cells.index)), strict=True
@@ -316,7 +317,7 @@ class _Builder:
             layout=layout,
             image_columns=self.table.image_columns,
             metadata=self.table.metadata,
-            base=self.table.base,
+            base=self.table.published_base,
             stop_on_error=self.stop_on_error,
         )
 

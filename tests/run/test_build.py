@@ -392,6 +392,23 @@ def test_the_record_ties_cells_to_code_and_images(table: pd.DataFrame) -> None:
     assert {"user", "host"} <= set(json.loads(Path("named/runs/000001.json").read_text())["environment"])
 
 
+def test_paths_are_told_as_the_table_gives_them(plate: DemoPlate) -> None:
+    broken = f"images/{plate.broken_fov}.ome.tif"
+    relative = cellcube.build(plate.cells_csv, "relative", **SMALL).outcomes
+    assert relative.loc[relative["status"] == "failed", "reason"].str.contains(f"(path '{broken}')", regex=False).all()
+    table = pd.read_csv(plate.cells_csv)
+    for column in ("fov_path", "label_path"):
+        table[column] = [str(plate.folder / path) for path in table[column]]
+    absolute = cellcube.build(table, "absolute", **SMALL)
+    reasons = absolute.outcomes.loc[absolute.outcomes["status"] == "failed", "reason"]
+    assert reasons.str.contains(f"(path '{plate.folder / broken}')", regex=False).all()
+    # From another folder the same build still has nothing to add.
+    Path("elsewhere").mkdir()
+    root = Path("absolute").absolute()
+    os.chdir("elsewhere")
+    assert cellcube.build(table, root, **SMALL).version == 1
+
+
 def test_derived_files_are_made_again(table: pd.DataFrame) -> None:
     cellcube.build(table.head(6), "ds", **SMALL)
     cellcube.build(table, "ds", **SMALL)
