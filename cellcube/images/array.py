@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 
 from cellcube.errors import ArgumentError
 from cellcube.images.axes import LEFT_OUT, Layout, check_axes, match_channel_names, native
-from cellcube.images.protocol import Pixels, Region, VoxelSize
+from cellcube.images.protocol import Closing, Pixels, Region, VoxelSize
 
 
 class Sliceable(Protocol):
@@ -31,7 +30,7 @@ class Sliceable(Protocol):
         ...
 
 
-class ArrayFov:
+class ArrayFov(Closing):
     """A `FovReader` over an array, which is sliced only when `read` is called.
 
     Parameters
@@ -124,11 +123,3 @@ class ArrayFov:
         on_close, self._on_close = self._on_close, None
         if on_close is not None:
             on_close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from cellcube.errors import AxesError, ChannelError, ImageMismatchError, SceneError, did_you_mean
-from cellcube.images.protocol import FovReader, ImageSource, Pixels, ReaderFactory, Region, VoxelSize
+from cellcube.images.protocol import Closing, FovReader, ImageSource, Pixels, ReaderFactory, Region, VoxelSize
 from cellcube.images.registry import open_image
 from cellcube.images.voxels import check_voxel_size
 
@@ -45,7 +44,7 @@ class FovSource:
     voxel_size: VoxelSize = field(default_factory=VoxelSize)
 
 
-class Fov:
+class Fov(Closing):
     """An open field of view.
 
     Parameters
@@ -211,14 +210,6 @@ class Fov:
         """Release files. May be called twice."""
         while self._open:
             self._open.pop().close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _mismatch_remedy(labels: tuple[int, ...], image: tuple[int, ...]) -> str:

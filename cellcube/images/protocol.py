@@ -109,3 +109,19 @@ class FovReader(Protocol):
 
 
 ReaderFactory = Callable[[ImageSource], FovReader]
+
+
+class Closing:
+    """Closes itself at the end of a ``with`` block."""
+
+    def close(self) -> None:
+        """Release files. May be called twice."""
+        raise AttributeError("a class that closes itself must say how")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import importlib
-from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, cast
 
 import numpy as np
 
 from cellcube.errors import ArgumentError, ImageError, NotAnImageError, did_you_mean
 from cellcube.images.axes import check_region
 from cellcube.images.files import head, image_errors, suffix
-from cellcube.images.protocol import FovReader, ImageSource, Pixels, ReaderFactory, Region, VoxelSize
+from cellcube.images.protocol import Closing, FovReader, ImageSource, Pixels, ReaderFactory, Region, VoxelSize
 
 _MEMBERS = ("axes", "shape", "dtype", "channel_names", "voxel_size", "read", "close", "__enter__", "__exit__")
 
@@ -145,7 +144,7 @@ def open_image(source: ImageSource, reader: str | ReaderFactory = "auto") -> Fov
         raise
 
 
-class GuardedFov:
+class GuardedFov(Closing):
     """A `FovReader` whose every failure is an `ImageError`, and whose pixels are what it promised.
 
     Parameters
@@ -183,11 +182,3 @@ class GuardedFov:
     def close(self) -> None:
         """Release files. May be called twice."""
         self._fov.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

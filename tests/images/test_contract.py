@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import http.server
+import importlib
 import threading
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,7 @@ def test_ome_zarr_label_image(data, reader, version):
     ],
 )
 def test_nd2(data, name, channels, size):
-    nd2 = pytest.importorskip("nd2")
+    nd2 = importlib.import_module("nd2")
     path = data / f"formats/arcadia_{name}.nd2"
     expected = nd2.imread(path)
     expected = expected[:, None] if name == "multichannel" else expected[None]
@@ -82,7 +83,7 @@ def test_nd2(data, name, channels, size):
 
 
 def test_nd2_timepoint(data):
-    nd2 = pytest.importorskip("nd2")
+    nd2 = importlib.import_module("nd2")
     path = data / "formats/arcadia_timelapse.nd2"
     check_fov_reader(
         through("bioio"),
@@ -93,7 +94,7 @@ def test_nd2_timepoint(data):
 
 
 def test_png_samples_are_channels(data):
-    pytest.importorskip("bioio_imageio")
+    importlib.import_module("bioio_imageio")
     from PIL import Image
 
     path = data / "formats/nuclear_rgb.png"
@@ -146,7 +147,7 @@ def test_factory_with_options(data):
 
 
 def test_s3(data, s3, tmp_path):
-    s3fs = pytest.importorskip("s3fs")
+    s3fs = importlib.import_module("s3fs")
     fs = s3fs.S3FileSystem(**s3)
     crop, dna = data / "formats/pediatric_crop_v05.ome.zarr", data / "neubias/xyzc_16bit__dna_conf_wf.tif"
     fs.put(str(crop), "bucket/images/crop.ome.zarr", recursive=True)
@@ -162,14 +163,14 @@ def test_s3(data, s3, tmp_path):
         with open_image(source("crop.ome.zarr/labels/cells"), reader) as fov:
             assert len(np.unique(fov.read(0, (slice(0, 1), slice(0, 448), slice(0, 512))))) == 13
     check_fov_reader(through("auto"), source("dna.tif"), tifffile.imread(dna).swapaxes(0, 1), regions=3)
-    nd2 = pytest.importorskip("nd2")
+    nd2 = importlib.import_module("nd2")
     pixels = nd2.imread(data / "formats/arcadia_zstack.nd2")[None]
     check_fov_reader(through("auto"), source("z.nd2"), pixels, channel_names=("FITC BP",), regions=3)
 
 
 def test_http(data):
     """Any plain file server will do: a missing chunk is found there too."""
-    aiohttp = pytest.importorskip("aiohttp")
+    aiohttp = importlib.import_module("aiohttp")
     assert aiohttp
     crop = data / "formats/pediatric_crop_v05.ome.zarr"
     whole = zarr.open_array(crop / "s0", mode="r")[:][:, None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -44,7 +45,7 @@ def stack_of_channels(path: str) -> np.ndarray:
 
 def nd2(path: str) -> np.ndarray:
     """An ND2 file of several channels and one plane."""
-    return pytest.importorskip("nd2").imread(path)[:, None]
+    return importlib.import_module("nd2").imread(path)[:, None]
 
 
 def ome_zarr(path: str) -> np.ndarray:
@@ -359,7 +360,7 @@ def test_centres(data: Path, build: Any, crop: Any) -> None:
 )
 def test_colour_samples_are_channels(path: str, names: list[str] | None, data: Path, build: Any) -> None:
     """RGB images of 8 and 16 bits."""
-    pytest.importorskip("bioio_imageio")
+    importlib.import_module("bioio_imageio")
     from imageio.v3 import imread
 
     table = pd.DataFrame({"cell_id": ["a"], "fov_path": str(data / path), "center_y": 100.0, "center_x": 120.0})
@@ -392,7 +393,7 @@ def test_signed_pixels_and_zero_voxel_size(data: Path, build: Any) -> None:
 
 def test_timepoints(data: Path, build: Any) -> None:
     """A time series is read at the table's timepoints, and not guessed."""
-    nd2 = pytest.importorskip("nd2")
+    nd2 = importlib.import_module("nd2")
     path = str(data / "formats/arcadia_timelapse.nd2")
     table = pd.DataFrame({"cell_id": ["t0", "t52", "t53"], "fov_path": path, "timepoint": [0, 52, 53]})
     table = table.assign(center_y=31.5, center_x=31.5)
