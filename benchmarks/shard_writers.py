@@ -75,7 +75,7 @@ def main() -> None:
     print(f"{'cells':<22} {'writer':<12} {'MB/s':>7} {'written MB':>11} {'buffer MB':>10}")
     for count, shape in ((1024, (5, 1, 96, 96)), (16, (4, 40, 160, 160))):
         spec = CubeSpec(shape=shape[1:], storage={"shard_mb": 32})
-        layout = Layout.of(spec, tuple(f"c{index}" for index in range(shape[0])), "float16", False, {})
+        layout = Layout.of(spec, tuple(f"c{index}" for index in range(shape[0])), {"cells": "float16"}, False, {})
         pixels = cells(count // layout.shard_cells * layout.shard_cells, shape)
         writers = {
             "cellcube": lambda folder, pixels=pixels, layout=layout: by_cellcube(folder, pixels, layout),

@@ -1,7 +1,8 @@
 """From microscopy images and a table of cells to a publishable single-cell dataset.
 
-`build` makes or extends a dataset, `open` opens one as an xarray dataset, `CubeSpec` holds every choice, `errors` the
-exceptions. Names are imported when they are used, so that the command line starts fast.
+`build` makes or extends a dataset, `open` opens one as an xarray dataset, `denormalize` gives its intensities back,
+`CubeSpec` holds every choice; `errors` has the exceptions, `geometry` maps crops to fields of view. Names are imported
+when they are used, so that the command line starts fast.
 """
 
 from importlib import import_module
@@ -11,15 +12,17 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from cellcube.dataset import info, open
+    from cellcube.inverse import denormalize
     from cellcube.run import BuildReport, build
     from cellcube.spec import CubeSpec
 
-__all__ = ["BuildReport", "CubeSpec", "__version__", "build", "info", "open"]
+__all__ = ["BuildReport", "CubeSpec", "__version__", "build", "denormalize", "info", "open"]
 
 _HOMES = {
     "BuildReport": "cellcube.run",
     "CubeSpec": "cellcube.spec",
     "build": "cellcube.run",
+    "denormalize": "cellcube.inverse",
     "info": "cellcube.dataset",
     "open": "cellcube.dataset",
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -12,7 +12,7 @@ import pandas as pd
 
 from cellcube.errors import TableError, did_you_mean
 from cellcube.spec import CubeSpec
-from cellcube.tables import read_table, typed_column
+from cellcube.tables import optional_names, optional_text, read_table, typed_column
 from cellcube.urls import join, public_url
 
 Mode = Literal["labels", "boxes", "centres", "fovs"]
@@ -40,8 +40,13 @@ RESERVED = frozenset(
     {"run", "status", "reason", "cell", "c", "z", "y", "x", "t", "cells", "norm_low", "norm_high"}
     | {"origin_z", "origin_y", "origin_x", "padded_fraction", "shifted", "oversize", "touches_border"}
     | {"area_voxels", "area_um2", "volume_um3", "centroid_z", "centroid_y", "centroid_x", *BOX}
+    | {"scale_z", "scale_y", "scale_x", "rotation", "flip_y", "flip_x", "shift_z", "shift_y", "shift_x"}
+    | {"truncated_fraction", "fragments", "touching_neighbours", "focus", "saturated_fraction", "clipped"}
 )
-RESERVED_STARTS = ("norm_low_", "norm_high_", "intensity_mean_", "intensity_max_")
+RESERVED_STARTS = (
+    *("norm_low_", "norm_high_", "clipped_", "focus_", "saturated_fraction_", "signal_to_background_"),
+    *("intensity_mean_", "intensity_max_", "intensity_std_", "intensity_integrated_"),
+)
 RESERVED_PREFIX = "table_"
 
 _SHOWN = 3
@@ -63,6 +68,8 @@ class CellTable:
         Columns that are carried into the manifest, each of one type: bool, int64, float64 or str.
     base : str
         Folder or URL that relative paths are seen from.
+    label_images : dict
+        Column with the path of each further label image, by its name.
     """
 
     frame: pd.DataFrame
@@ -70,6 +77,7 @@ class CellTable:
     image_columns: dict[str, str]
     metadata: tuple[str, ...]
     base: str
+    label_images: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -143,12 +151,13 @@ class _Check:
                 out[column] = self._paths(frame, column, required=True)
         if "label_path" in frame:
             out["label_path"] = self._paths(frame, "label_path", required=mode in ("labels", "fovs"))
+        self._label_images(frame, mode, out)
         for column in ("label_channel", "scene"):
             if column in frame:
-                out[column] = _optional_names(frame[column])
+                out[column] = optional_names(frame[column])
         for column in ("axes", "label_axes"):
             if column in frame:
-                out[column] = _optional_text(frame[column], upper=True)
+                out[column] = optional_text(frame[column], upper=True)
         if "timepoint" in frame:
             out["timepoint"] = self._whole(frame, "timepoint", minimum=0, missing=-1)
         for column in VOXEL_SIZE:
@@ -182,12 +191,17 @@ class _Check:
         ]
         out.update(metadata)
         checked = pd.DataFrame(out)
-        self._same_in_fov(checked, [*images.values(), *FOV_COLUMNS])
+        self._same_in_fov(checked, [*images.values(), *self.spec.label_images.values(), *FOV_COLUMNS])
         if mode == "fovs":
             self._duplicates(checked["fov_id"], "fov_id")
+        if self.spec.split is not None and "split" in checked:
+            self.problems.append(
+                "there is a column 'split' and the spec would write another; rename one or leave it out"
+            )
         self._raise()
         order = np.argsort(pd.factorize(checked["fov_id"])[0], kind="stable")
-        return CellTable(checked.iloc[order].reset_index(drop=True), mode, images, tuple(metadata), self.base)
+        ordered = checked.iloc[order].reset_index(drop=True)
+        return CellTable(ordered, mode, images, tuple(metadata), self.base, self.spec.label_images)
 
     def _raise(self) -> None:
         if self.problems:
@@ -273,6 +287,17 @@ class _Check:
             self.problems[-1] = self.problems[-1].rstrip()
         self.problems += [self._missing(name, frame) for name in needs if name not in frame]
         return mode
+
+    def _label_images(self, frame: pd.DataFrame, mode: Mode, out: dict[str, Any]) -> None:
+        if self.spec.label_images and mode not in ("labels", "fovs"):
+            self.problems.append("label_images: the cells themselves must be given by label_path and label")
+        for name, column in self.spec.label_images.items():
+            if column not in frame:
+                self.problems.append(self._missing(column, frame, f" (the label image {name!r})"))
+                continue
+            out[column] = self._paths(frame, column, required=True)
+            if f"label_{name}" in frame:
+                out[f"label_{name}"] = self._whole(frame, f"label_{name}", minimum=0, missing=0)
 
     def _rows(self, bad: pd.Series | np.ndarray[Any, Any]) -> str:
         where = np.flatnonzero(np.asarray(bad))
@@ -428,15 +453,3 @@ def _fov_ids(out: Mapping[str, Any], image: str) -> pd.Series:
             ids = ids.where(text.isin(["", "-1"]), ids + f"-{letter}" + text)
     text_ids: pd.Series = ids.astype(str)
     return text_ids
-
-
-def _optional_text(values: pd.Series, *, upper: bool = False) -> pd.Series:
-    text = values.astype(str).where(values.notna(), "").str.strip()
-    return text.str.upper() if upper else text
-
-
-def _optional_names(values: pd.Series) -> pd.Series:
-    """Names or indices as text; a column of whole floats, as pandas makes of ints with gaps, as ints."""
-    if values.dtype.kind == "f" and (values.dropna() % 1 == 0).all():
-        values = values.astype("Int64")
-    return _optional_text(values)

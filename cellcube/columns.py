@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from cellcube.cube import Layout, channel_coordinates
 from cellcube.pixels import MEASURES
 
 # Columns of the manifest that tell where a crop lies in its FOV.
@@ -17,26 +16,56 @@ GEOMETRY: dict[str, str] = {
     "origin_z": "FOV voxel of the crop's first voxel along z; negative outside the image",
     "origin_y": "FOV voxel of the crop's first voxel along y; negative outside the image",
     "origin_x": "FOV voxel of the crop's first voxel along x; negative outside the image",
-    "voxel_size_z": "Voxel size along z in µm, NaN where unknown",
-    "voxel_size_y": "Voxel size along y in µm, NaN where unknown",
-    "voxel_size_x": "Voxel size along x in µm, NaN where unknown",
+    "voxel_size_z": "Voxel size of the crop along z in µm, NaN where unknown",
+    "voxel_size_y": "Voxel size of the crop along y in µm, NaN where unknown",
+    "voxel_size_x": "Voxel size of the crop along x in µm, NaN where unknown",
     "padded_fraction": "Share of the crop's voxels that are outside the image",
+    "truncated_fraction": "Share of the cell's voxels that are not in the crop",
     "shifted": "Whether the crop was moved to stay inside the image",
+    "shift_z": "FOV voxels by which the crop was moved along z to stay inside the image",
+    "shift_y": "FOV voxels by which the crop was moved along y to stay inside the image",
+    "shift_x": "FOV voxels by which the crop was moved along x to stay inside the image",
     "oversize": "Whether the cell is larger than the crop, so that it is cut",
+}
+# Where crops are resampled.
+INTERPOLATION: dict[str, str] = {
+    "scale_z": "FOV voxels that one voxel of the crop spans along its z",
+    "scale_y": "FOV voxels that one voxel of the crop spans along its y",
+    "scale_x": "FOV voxels that one voxel of the crop spans along its x",
+    "rotation": "Degrees from the FOV's x axis to the crop's, towards y",
+    "flip_y": "Whether the crop is mirrored along y",
+    "flip_x": "Whether the crop is mirrored along x",
 }
 
 
-def geometry_and_measures(channels: Sequence[str]) -> dict[str, str]:
-    """Columns that a build adds to the manifest, with what they mean."""
+def measured(layout: Layout) -> dict[str, str]:
+    """Columns that are known of a cell before it is normalized, with what they mean."""
     columns = dict(GEOMETRY)
+    if layout.interpolated:
+        columns.update(INTERPOLATION)
     for name, meaning in MEASURES.items():
         if "{channel}" not in name:
             columns[name] = meaning
             continue
-        for channel in channels:
+        for channel in layout.channels:
             columns[name.format(channel=channel)] = meaning.replace("the channel", channel)
-    for bound in ("low", "high"):
-        for channel in channels:
-            stored = "0" if bound == "low" else "the highest value"
-            columns[f"norm_{bound}_{channel}"] = f"Intensity of {channel} that is stored as {stored}"
+    return columns
+
+
+def added(layout: Layout) -> dict[str, str]:
+    """All columns that a build adds to the manifest, with what they mean."""
+    columns = measured(layout)
+    meanings = {
+        "norm_low": "Intensity of {channel} that is stored as 0",
+        "norm_high": "Intensity of {channel} that is stored as the highest value",
+        "clipped": "Share of the crop's pixels of {channel} that were clipped",
+    }
+    for name in channel_coordinates(layout):
+        kind = next(known for known in meanings if name.startswith(known))
+        where = name.removeprefix(kind).removeprefix("_")
+        for channel in layout.channels:
+            meaning = meanings[kind].format(channel=channel)
+            columns[f"{name}_{channel}"] = f"{meaning}, in {where!r}" if where else meaning
+    if layout.has_split:
+        columns["split"] = "Part of the data, for training and testing"
     return columns

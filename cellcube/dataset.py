@@ -12,7 +12,7 @@ from cellcube.cube import CubeState, read_state
 from cellcube.errors import DatasetNotFoundError, VersionNotFoundError
 from cellcube.ledger import read_run
 from cellcube.location import Location
-from cellcube.manifest import CATALOG, read_outcomes
+from cellcube.manifest import CATALOG, read_fovs, read_outcomes
 from cellcube.run.report import human_bytes
 
 if TYPE_CHECKING:
@@ -86,6 +86,8 @@ class DatasetInfo:
         Record of the last build.
     decided : DataFrame
         Outcomes: one row a cell.
+    fovs : DataFrame
+        One row a FOV: its labels, and what became of them.
     """
 
     root: str
@@ -96,6 +98,7 @@ class DatasetInfo:
     bytes: int
     run: Mapping[str, Any]
     decided: pd.DataFrame
+    fovs: pd.DataFrame
 
     def __str__(self) -> str:
         attributes, layout, run = self.state.attributes, self.state.layout, self.run
@@ -126,7 +129,8 @@ class DatasetInfo:
             "voxel size": spacing,
             "normalize": method,
             "projections": ", ".join(layout.projections) or "none",
-            "masks": "yes" if layout.has_masks else "no",
+            "also as": ", ".join(name for name in layout.representations if name != "cells") or "nothing else",
+            "masks": ", ".join(layout.masks) or "none",
             "coordinates": ", ".join(layout.metadata) or "none",
             "storage": f"{human_bytes(self.bytes)} in {self.objects:,} objects; {human_bytes(raw)} uncompressed",
             "shard": f"{layout.shard_cells:,} cells, {layout.codec}",
@@ -141,11 +145,14 @@ class DatasetInfo:
         return "\n".join(lines)
 
     def outcome_table(self) -> str:
-        """Cells by FOV, status and reason, as text."""
+        """Cells by FOV, status and reason, and labels that no table asked for, as text."""
         counted = self.decided.fillna({"reason": ""}).groupby(["fov_id", "status", "reason"], sort=False).size()
         lines = [f"{'FOV':<24} {'cells':>7}  {'status':<8} reason"]
         for key, count in zip(counted.index.to_list(), counted, strict=True):
             lines.append(f"{key[0]:<24} {count:>7,}  {key[1]:<8} {key[2]}")
+        ignored = self.fovs[self.fovs["not_requested"].fillna(0) > 0]
+        for fov, count in zip(ignored["fov_id"], ignored["not_requested"], strict=True):
+            lines.append(f"{fov:<24} {count:>7,}  {'-':<8} in the label image, and no table asked for them")
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
@@ -180,4 +187,5 @@ def info(root: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | N
         bytes=sum(sizes.values()),
         run=read_run(location / "runs", state.version),
         decided=outcomes,
+        fovs=read_fovs(location, state.version),
     )

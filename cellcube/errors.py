@@ -171,6 +171,12 @@ class ImageMismatchError(ImageError, ValueError):
     kind = "image-mismatch"
 
 
+class StatisticsError(ImageError, ValueError):
+    """Statistics that a normalization needs could not be taken over the fields of a group."""
+
+    kind = "statistics"
+
+
 # --- one cell cannot be used --------------------------------------------------------------------------------
 
 

@@ -73,6 +73,12 @@ class UserFunction:
             raise ArgumentError(f"{name!r} is not callable.")
         return cls.of(found)
 
+    @property
+    def short_name(self) -> str:
+        """Its name without module and class, fit for a column or a group: ``function`` for a lambda."""
+        last = self.name.rpartition(":")[2].rpartition(".")[2]
+        return last if last.isidentifier() else "function"
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the function."""
         return self.function(*args, **kwargs)

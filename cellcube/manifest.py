@@ -6,17 +6,20 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import yaml
 
-from cellcube.columns import geometry_and_measures
-from cellcube.cube import CubeState
+from cellcube.columns import added
+from cellcube.cube import ArrayLayout, CubeState, Layout
 from cellcube.ledger import OUTCOME_COLUMNS, fold_outcomes, read_run, read_run_table, read_table, write_table
 from cellcube.location import Location
+from cellcube.spec import is_projection
 
 CATALOG = "catalog.yaml"
 CELLS = "cells.parquet"
 OUTCOMES = "outcomes.parquet"
+FOVS = "fovs.parquet"
 CARD = "README.md"
 
 
@@ -29,6 +32,46 @@ def read_outcomes(root: Location, version: int) -> pd.DataFrame:
     for number in range(1, version + 1):
         folded = fold_outcomes(folded, read_run_table(root / "runs", number, "outcomes"))
     return folded if folded is not None else pd.DataFrame(columns=list(OUTCOME_COLUMNS))
+
+
+def read_fovs(root: Location, version: int) -> pd.DataFrame:
+    """One row for every FOV that was ever read, as of a version; see `fov_table`."""
+    frame, about = _table(root / FOVS)
+    if frame is not None and about.get("version") == version:
+        return frame
+    labels = [read_run_table(root / "runs", number, "fovs") for number in range(1, version + 1)]
+    return fov_table(read_outcomes(root, version), labels)
+
+
+def fov_table(outcomes: pd.DataFrame, labels: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """What became of the labels of each FOV.
+
+    Parameters
+    ----------
+    outcomes : DataFrame
+        One row a cell.
+    labels : sequence of DataFrame
+        `fov_id`, `labels`, `run`; the last tells.
+
+    Returns
+    -------
+    DataFrame
+        `fov_id`, `requested`, `kept`, `dropped`, `failed`; `labels`, the number in the label image, and
+        `not_requested`, how many of them no table asked for: both empty where there is no label image or it could not
+        be read.
+    """
+    counted = outcomes.groupby(["fov_id", "status"], sort=False).size().unstack(fill_value=0)
+    table = pd.DataFrame({"fov_id": counted.index.astype(str)})
+    for status in ("kept", "dropped", "failed"):
+        table[status] = counted[status].to_numpy() if status in counted else 0
+    table.insert(1, "requested", table[["kept", "dropped", "failed"]].sum(axis=1))
+    known = pd.concat(labels).drop_duplicates("fov_id", keep="last").set_index("fov_id")["labels"] if labels else None
+    found = table["fov_id"].map(known) if known is not None else pd.Series(np.nan, index=table.index)
+    absent = outcomes["reason"].str.startswith("label-not-found:") & (outcomes["status"] == "failed")
+    there = outcomes[(outcomes["label"] > 0) & ~absent].groupby("fov_id").size()
+    table["labels"] = found.astype("Int64")
+    table["not_requested"] = table["labels"] - table["fov_id"].map(there).fillna(0).astype("int64")
+    return table
 
 
 def read_cells(root: Location, version: int) -> pd.DataFrame:
@@ -74,6 +117,8 @@ def write_manifest(root: Location, state: CubeState) -> None:
     about = {"version": state.version}
     write_table(root / CELLS, cells, {**about, "columns": column_descriptions(state, cells)})
     write_table(root / OUTCOMES, outcomes, about)
+    labels = [] if before == 0 else [read_fovs(root, before)[["fov_id", "labels"]].dropna()]
+    write_table(root / FOVS, fov_table(outcomes, [*labels, read_run_table(runs, state.version, "fovs")]), about)
     counts = {str(status): int(count) for status, count in outcomes["status"].value_counts().items()}
     (root / CARD).write(card(state, counts, read_run(root / "runs", state.version)).encode())
     (root / CATALOG).write(catalog(state, counts).encode())
@@ -88,7 +133,7 @@ def column_descriptions(state: CubeState, cells: pd.DataFrame) -> dict[str, str]
         "run": "Build that added the cell: runs/<run>.json",
         "fov_path": "Image file, as the cell table gave it",
         "label_path": "Label image file, as the cell table gave it",
-        **geometry_and_measures(state.layout.channels),
+        **added(state.layout),
     }
     return {str(name): known.get(str(name), "From the cell table") for name in cells.columns}
 
@@ -139,13 +184,14 @@ def catalog(state: CubeState, counts: Mapping[str, int]) -> str:
             "cells", f"{state.count:,} single-cell crops of {size} voxels (z, y, x), channels {channels}"
         )
     }
-    for name in layout.projections:
-        sources[name] = cube(name, f"{name.replace('_', ' projection along ')} of each crop", group=name)
-    if layout.has_masks:
-        sources["masks"] = cube("mask", "1 within the cell's label, 0 elsewhere", group="labels/mask")
+    for name, array in layout.arrays().items():
+        if name != "cells":
+            title = "masks" if name == "mask" else name
+            sources[title] = cube(name, _describe(array, layout), group=array.group)
     for name, file, description in (
         ("cells", CELLS, "Manifest: one row a kept cell, in the order of the cube"),
         ("outcomes", OUTCOMES, "One row for every cell ever requested: kept, dropped or failed, and why"),
+        ("fovs", FOVS, "One row a field of view: its labels, and what became of them"),
     ):
         sources[name] = {
             "description": description,
@@ -233,11 +279,30 @@ def _contents(state: CubeState) -> dict[str, str]:
         "catalog.yaml": "Intake catalog",
         "cells.parquet": "manifest: one row a kept cell, in the order of the cube",
         "outcomes.parquet": "one row for every cell requested: kept, dropped or failed, and why",
+        "fovs.parquet": "one row a field of view: its labels, and what became of them",
         "cube.zarr": f"the crops ({layout.cell_axis}, c, z, y, x), Zarr v3, xarray and OME-Zarr 0.5",
     }
-    for name in layout.projections:
-        contents[f"cube.zarr/{name}"] = f"{name.replace('_', ' projection along ')}"
-    if layout.has_masks:
-        contents["cube.zarr/labels/mask"] = "masks: 1 within the cell's label"
+    for name, array in layout.arrays().items():
+        if name != "cells":
+            contents[f"cube.zarr/{array.group}"] = _describe(array, layout)
     contents["runs"] = "provenance of every build"
     return contents
+
+
+def _describe(array: ArrayLayout, layout: Layout) -> str:
+    """What an array of pixels is, for people."""
+    if not array.representation:
+        other = array.name.removeprefix("mask_")
+        what = "the cell's label" if array.name == "mask" else f"the cell's object in the label image {other!r}"
+        return f"1 within {what}, 0 elsewhere"
+    if array.projection:
+        kind, _, axis = array.projection.partition("_")
+        if not is_projection(array.projection):
+            text = f"{array.projection} of each crop"
+        elif axis == "montage":
+            text = f"{kind} projections along z, y and x of each crop, side by side"
+        else:
+            text = f"{kind} projection along {axis} of each crop"
+        return text if array.representation == "cells" else f"{text}, {array.representation}"
+    normalized = {each.get("method", "own function") for each in layout.representations[array.name].normalization}
+    return f"The same crops, normalization {', '.join(sorted(normalized))}"

@@ -138,3 +138,16 @@ def typed_column(values: pd.Series) -> pd.Series:
         text: pd.Series = values.dt.strftime("%Y-%m-%dT%H:%M:%S").astype(str)
         return text.where(values.notna(), "")
     return values.astype(str).where(values.notna(), "")
+
+
+def optional_text(values: pd.Series, *, upper: bool = False) -> pd.Series:
+    """Text without blanks around it; empty where nothing is given."""
+    text = values.astype(str).where(values.notna(), "").str.strip()
+    return text.str.upper() if upper else text
+
+
+def optional_names(values: pd.Series) -> pd.Series:
+    """Names or indices as text; a column of whole floats, as pandas makes of ints with gaps, as ints."""
+    if values.dtype.kind == "f" and (values.dropna() % 1 == 0).all():
+        values = values.astype("Int64")
+    return optional_text(values)

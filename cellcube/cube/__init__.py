@@ -1,6 +1,6 @@
 """The cube: one Zarr v3 group that is an xarray dataset and an OME-Zarr 0.5 image."""
 
-from cellcube.cube.layout import ArrayLayout, Layout
+from cellcube.cube.layout import ArrayLayout, Layout, Representation
 from cellcube.cube.shards import PieceWriter
 from cellcube.cube.store import (
     FORMAT,
@@ -12,17 +12,24 @@ from cellcube.cube.store import (
     write_coordinates,
     write_shard,
 )
-from cellcube.cube.template import CELL_COORDINATES, CHANNEL_COORDINATES, metadata_documents
+from cellcube.cube.template import (
+    CHANNEL_COORDINATES,
+    cell_coordinates,
+    channel_coordinates,
+    metadata_documents,
+)
 
 __all__ = [
-    "CELL_COORDINATES",
     "CHANNEL_COORDINATES",
     "FORMAT",
     "ArrayLayout",
     "CubeState",
     "Layout",
     "PieceWriter",
+    "Representation",
     "ShardPart",
+    "cell_coordinates",
+    "channel_coordinates",
     "commit",
     "metadata_documents",
     "read_state",

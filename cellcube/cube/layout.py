@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from cellcube.pixels import projection_dtype, projection_shape
-from cellcube.spec import CubeSpec
+from cellcube.functions import UserFunction
+from cellcube.pixels import projection_axes, projection_dtype, projection_shape
+from cellcube.spec import CubeSpec, is_projection, plain
 
 # A chunk holds all channels of a cell unless one channel alone has this many bytes.
 CHANNEL_CHUNK_BYTES = 128 * 1024
@@ -39,6 +41,10 @@ class ArrayLayout:
         Cells in an inner chunk and in a shard.
     codec : str
         As in `cellcube.spec.Storage`.
+    representation : str
+        Which pixels these are: ``cells``, another representation, or nothing for masks.
+    projection : str
+        How they were projected; nothing for volumes.
     """
 
     name: str
@@ -50,6 +56,13 @@ class ArrayLayout:
     chunk_cells: int
     shard_cells: int
     codec: str
+    representation: str = ""
+    projection: str = ""
+
+    @property
+    def group(self) -> str:
+        """Path of the group that the array is in; nothing for the root."""
+        return self.path.rpartition("/")[0]
 
     @property
     def chunks_per_row(self) -> int:
@@ -67,19 +80,48 @@ class ArrayLayout:
 
 
 @dataclass(frozen=True)
+class Representation:
+    """What is stored of each crop in one way.
+
+    Parameters
+    ----------
+    dtype : str
+    projections : tuple of str
+        Names; those that no rule of `cellcube.pixels.project` knows are functions of the user's own.
+    normalization : tuple of dict
+        The normalizer of each channel as plain values.
+    soft_mask : bool
+        Whether pixels were multiplied with weights between 0 and 1.
+    """
+
+    dtype: str
+    projections: tuple[str, ...]
+    normalization: tuple[Mapping[str, Any], ...]
+    soft_mask: bool = False
+
+    @property
+    def keeps_raw(self) -> bool:
+        """Whether crops keep the image's own pixel values."""
+        return any(each.get("method") == "none" for each in self.normalization)
+
+
+@dataclass(frozen=True)
 class Layout:
     """What of a cube never changes after its first commit.
 
     Parameters
     ----------
     channels : tuple of str
-    dtype : str
-        Of the crops.
     shape : tuple of int
         Size (z, y, x) of a crop.
-    projections : tuple of str
-    has_masks : bool
-        Whether label masks are stored.
+    representations : dict
+        ``cells`` first, then the others by name.
+    masks : tuple of str
+        Names of the masks: ``mask`` and ``mask_<label image>``; none where cells are not given by labels.
+    interpolated : bool
+        Whether crops are resampled, so that their geometry has a scale and a rotation.
+    has_split : bool
+        Whether cells have a coordinate ``split``.
     cell_axis : str
     chunk_cells, shard_cells : int
     codec : str
@@ -88,10 +130,11 @@ class Layout:
     """
 
     channels: tuple[str, ...]
-    dtype: str
     shape: tuple[int, int, int]
-    projections: tuple[str, ...]
-    has_masks: bool
+    representations: Mapping[str, Representation]
+    masks: tuple[str, ...]
+    interpolated: bool
+    has_split: bool
     cell_axis: str
     chunk_cells: int
     shard_cells: int
@@ -100,18 +143,45 @@ class Layout:
 
     @classmethod
     def of(
-        cls, spec: CubeSpec, channels: tuple[str, ...], dtype: str, has_masks: bool, metadata: Mapping[str, str]
+        cls,
+        spec: CubeSpec,
+        channels: tuple[str, ...],
+        dtypes: Mapping[str, str],
+        has_labels: bool,
+        metadata: Mapping[str, str],
     ) -> Layout:
-        """The layout of a new cube."""
-        cell_bytes = len(channels) * math.prod(spec.shape) * np.dtype(dtype).itemsize
+        """The layout of a new cube.
+
+        Parameters
+        ----------
+        spec : CubeSpec
+            With a shape that is known.
+        channels : tuple of str
+        dtypes : mapping
+            Of each representation.
+        has_labels : bool
+        metadata : mapping
+        """
+        assert spec.shape != "auto", "the shape was fitted"
+        cell_bytes = len(channels) * math.prod(spec.shape) * np.dtype(dtypes["cells"]).itemsize
         chunk_cells = spec.storage.chunk_cells
         chunks = max(1, round(spec.storage.shard_mb * 1e6 / (cell_bytes * chunk_cells)))
+        masks = ("mask", *(f"mask_{name}" for name in spec.label_images)) if has_labels else ()
         return cls(
             channels=channels,
-            dtype=dtype,
             shape=spec.shape,
-            projections=spec.projections,
-            has_masks=has_masks,
+            representations={
+                name: Representation(
+                    dtypes[name],
+                    pipeline.projection_names(),
+                    tuple(plain(each) for each in pipeline.normalizers(channels)),
+                    any(isinstance(each, UserFunction) or each.method == "soft" for each in pipeline.masks(channels)),
+                )
+                for name, pipeline in spec.pipelines().items()
+            },
+            masks=masks,
+            interpolated=spec.interpolates,
+            has_split=spec.split is not None,
             cell_axis=spec.cell_axis,
             chunk_cells=chunk_cells,
             shard_cells=chunks * chunk_cells,
@@ -123,32 +193,76 @@ class Layout:
     def from_dict(cls, fields: Mapping[str, Any]) -> Layout:
         """The inverse of `to_dict`."""
         values = dict(fields)
-        for name in ("channels", "shape", "projections"):
+        for name in ("channels", "shape", "masks"):
             values[name] = tuple(values[name])
+        values["representations"] = {
+            name: Representation(
+                each["dtype"], tuple(each["projections"]), tuple(each["normalization"]), each["soft_mask"]
+            )
+            for name, each in values["representations"].items()
+        }
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
-        values = asdict(self)
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return values
+
+    @property
+    def dtype(self) -> str:
+        """Type of the main crops."""
+        return self.representations["cells"].dtype
+
+    @property
+    def projections(self) -> tuple[str, ...]:
+        """Projections of the main crops."""
+        return self.representations["cells"].projections
+
+    @property
+    def has_masks(self) -> bool:
+        """Whether label masks are stored."""
+        return bool(self.masks)
 
     def arrays(self) -> dict[str, ArrayLayout]:
-        """All arrays of pixels by name: ``cells``, each projection, ``mask`` where masks are stored."""
+        """All arrays of pixels by name: ``cells``, other representations, projections, masks."""
         count = len(self.channels)
-        found = {"cells": self._array("cells", "cells", ("c", "z", "y", "x"), (count, *self.shape), self.dtype)}
-        for name in self.projections:
-            axes = ("c", *(axis for axis in "zyx" if axis != name[-1]))
-            dtype = projection_dtype(name, np.dtype(self.dtype)).name
-            item = (count, *projection_shape(name, self.shape))
-            found[name] = self._array(name, f"{name}/{name}", axes, item, dtype)
-        if self.has_masks:
-            found["mask"] = self._array("mask", "labels/mask/mask", ("z", "y", "x"), self.shape, "uint8")
+        found = {}
+        for representation, each in self.representations.items():
+            main = representation == "cells"
+            path = "cells" if main else f"{representation}/{representation}"
+            axes: tuple[str, ...] = ("c", "z", "y", "x")
+            found[representation] = self._array(
+                representation, path, axes, (count, *self.shape), each.dtype, representation, ""
+            )
+            for projection in each.projections:
+                name = projection if main else f"{representation}_{projection}"
+                if is_projection(projection):
+                    axes = ("c", *projection_axes(projection))
+                    dtype = projection_dtype(projection, np.dtype(each.dtype)).name
+                    item = (count, *projection_shape(projection, self.shape))
+                else:
+                    axes, dtype, item = ("c", "y", "x"), each.dtype, (count, *self.shape[1:])
+                found[name] = self._array(name, f"{name}/{name}", axes, item, dtype, representation, projection)
+        for name in self.masks:
+            found[name] = self._array(name, f"labels/{name}/{name}", ("z", "y", "x"), self.shape, "uint8", "", "")
         return found
 
-    def _array(self, name: str, path: str, axes: tuple[str, ...], item: Item, dtype: str) -> ArrayLayout:
+    def _array(
+        self, name: str, path: str, axes: tuple[str, ...], item: Item, dtype: str, representation: str, projection: str
+    ) -> ArrayLayout:
         chunk = item
         if axes[0] == "c" and math.prod(item[1:]) * np.dtype(dtype).itemsize >= CHANNEL_CHUNK_BYTES:
             chunk = (1, *item[1:])
         return ArrayLayout(
-            name, path, (self.cell_axis, *axes), item, chunk, dtype, self.chunk_cells, self.shard_cells, self.codec
+            name,
+            path,
+            (self.cell_axis, *axes),
+            item,
+            chunk,
+            dtype,
+            self.chunk_cells,
+            self.shard_cells,
+            self.codec,
+            representation,
+            projection,
         )

@@ -10,6 +10,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
 
 from cellcube.cube.layout import Layout
+from cellcube.cube.template import channel_coordinates
 from cellcube.errors import DatasetDamagedError
 from cellcube.location import Location
 
@@ -51,23 +52,33 @@ def open_cube(cube: Location, layout: Layout, count: int) -> xr.Dataset:
     Returns
     -------
     xarray.Dataset
-        ``cells`` (cell, c, z, y, x), each projection (cell, c, two of z, y, x) and ``mask`` (cell, z, y, x), as dask
-        arrays whose chunks are whole shards; coordinates along ``cell``, read when they are used; an index on
-        ``cell_id``.
+        ``cells`` and other representations (cell, c, z, y, x), each projection (cell, c, two of z, y, x) and the
+        masks (cell, z, y, x), as dask arrays whose chunks are whole shards; coordinates along ``cell``, read when
+        they are used; an index on ``cell_id``.
     """
     import xarray as xr
 
     store = zarr_store(cube)
     variables: dict[str, Any] = {}
+    coordinates: dict[str, Any] = {}
     arrays = layout.arrays()
     options: dict[str, Any] = {"consolidated": True, "zarr_format": 3}
     root = xr.open_zarr(store, chunks=None, drop_variables=["cells"], **options)
     for name, array in arrays.items():
-        group = array.path.rpartition("/")[0] or None
         chunks = {layout.cell_axis: array.shard_cells, **dict.fromkeys(array.axes[1:], -1)}
         drop = [other for other in root.variables if other != name]
-        variables[name] = xr.open_zarr(store, group=group, chunks=chunks, drop_variables=drop, **options)[name]
-    dataset: xr.Dataset = root.assign({name: variable.variable for name, variable in variables.items()})
+        opened = xr.open_zarr(store, group=array.group or None, chunks=chunks, drop_variables=drop, **options)
+        variable = opened[name].variable
+        if array.projection.endswith("_montage"):
+            # Longer than the axes of the crops, which have these names.
+            variable = opened[name].rename({"y": "montage_y", "x": "montage_x"}).variable
+        variables[name] = variable
+    for name, path in channel_coordinates(layout).items():
+        group, _, coordinate = path.rpartition("/")
+        if group:
+            opened = xr.open_zarr(store, group=group, chunks=None, drop_variables=[group], **options)
+            coordinates[name] = opened[coordinate].variable
+    dataset: xr.Dataset = root.assign(variables).assign_coords(coordinates)
     if layout.cell_axis != "cell":
         dataset = dataset.rename_dims({layout.cell_axis: "cell"})
     dataset = dataset.isel(cell=slice(0, count)).set_xindex("cell_id")

@@ -13,7 +13,7 @@ import pandas as pd
 
 from cellcube.cube.layout import ArrayLayout, Layout
 from cellcube.cube.shards import join_pieces
-from cellcube.cube.template import CELL_COORDINATES, CHANNEL_COORDINATES, COORDINATE_CHUNK, Documents
+from cellcube.cube.template import COORDINATE_CHUNK, Documents, cell_coordinates, channel_coordinates
 from cellcube.errors import DatasetAccessError, DatasetDamagedError, DatasetFormatError
 from cellcube.location import Location
 from cellcube.urls import public_url
@@ -168,8 +168,8 @@ def write_coordinates(cube: Location, documents: Documents, layout: Layout, firs
     first : int
         Place of the first new cell.
     rows : DataFrame
-        One row a new cell, with all columns of `CELL_COORDINATES`, ``norm_low`` and ``norm_high`` (lists, one value a
-        channel) and the metadata of the layout.
+        One row a new cell, with all columns of `cell_coordinates`, and of `channel_coordinates` as lists, one value a
+        channel.
     """
     import zarr
     from zarr.core.buffer import cpu
@@ -178,22 +178,22 @@ def write_coordinates(cube: Location, documents: Documents, layout: Layout, firs
     held: dict[str, Any] = {path: cpu.Buffer.from_bytes(data) for path, data in documents.items()}
     count = first + len(rows)
     boundary = first // COORDINATE_CHUNK
-    groups = ["", *(f"{name}/" for name in layout.projections), *(["labels/mask/"] if layout.has_masks else [])]
-    values: dict[str, Any] = {}
-    for name, kind in {**CELL_COORDINATES, **layout.metadata}.items():
+    groups = [f"{array.group}/" if array.group else "" for array in layout.arrays().values()]
+    targets: dict[str, Any] = {}
+    for name, kind in cell_coordinates(layout).items():
         plain = rows[name].to_numpy()
-        values[name] = plain.astype(np.dtypes.StringDType()) if kind == "string" else plain.astype(kind)
-    for name in CHANNEL_COORDINATES:
-        values[name] = np.array(rows[name].to_list(), "float64").reshape(len(rows), len(layout.channels))
-    targets = {**values, **{f"{group}cell_id": values["cell_id"] for group in groups[1:]}}
-    for path in targets:
+        targets[name] = plain.astype(np.dtypes.StringDType()) if kind == "string" else plain.astype(kind)
+    for name, path in channel_coordinates(layout).items():
+        targets[path] = np.array(rows[name].to_list(), "float64").reshape(len(rows), len(layout.channels))
+    targets.update({f"{group}cell_id": targets["cell_id"] for group in groups})
+    for path, data in targets.items():
         if first % COORDINATE_CHUNK:
-            key = f"{path}/c/{boundary}" + "/0" * (values.get(path, rows).ndim - 1 if path in values else 0)
+            key = f"{path}/c/{boundary}" + "/0" * (data.ndim - 1)
             held[key] = cpu.Buffer.from_bytes((cube / key).read())
     root = zarr.open_group(MemoryStore(held), mode="r+", use_consolidated=False)
     names = np.array(layout.channels, np.dtypes.StringDType())
     if not first:
-        targets = {**targets, **{f"{group}c": names for group in groups if group != "labels/mask/"}}
+        targets.update({f"{group}c": names for group in groups if not group.startswith("labels/")})
     for path, data in targets.items():
         # A chunk that is not there is damage, so chunks of nothing but fill values are written too.
         array: Any = root[path].with_config({"write_empty_chunks": True})  # type: ignore[union-attr]

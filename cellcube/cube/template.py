@@ -20,8 +20,8 @@ from cellcube.pixels import stored_scale
 # Rows of a coordinate in one chunk: a build rewrites at most one chunk that was there before.
 COORDINATE_CHUNK = 65_536
 
-# Along cells: name -> type, besides what comes from the cell table.
-CELL_COORDINATES = {
+# Along cells: name -> type, in every cube.
+_ALWAYS = {
     "cell_id": "string",
     "fov_id": "string",
     "label": "int64",
@@ -33,8 +33,20 @@ CELL_COORDINATES = {
     "voxel_size_y": "float64",
     "voxel_size_x": "float64",
 }
-# Along cells and channels.
-CHANNEL_COORDINATES = ("norm_low", "norm_high")
+# Where crops are resampled, their first voxel may lie between those of the field, and more is needed to map them.
+_INTERPOLATED = {
+    "origin_z": "float64",
+    "origin_y": "float64",
+    "origin_x": "float64",
+    "scale_z": "float64",
+    "scale_y": "float64",
+    "scale_x": "float64",
+    "rotation": "float64",
+    "flip_y": "bool",
+    "flip_x": "bool",
+}
+# Along cells and channels, of each representation.
+CHANNEL_COORDINATES = ("norm_low", "norm_high", "clipped")
 
 _ABOUT = {
     "cell_id": "Identifier of the cell",
@@ -43,15 +55,40 @@ _ABOUT = {
     "run": "Build that added the cell: runs/<run>.json",
     "norm_low": "Intensity that is stored as 0: pixel = norm_low + stored / scale * (norm_high - norm_low)",
     "norm_high": "Intensity that is stored as scale: 1 for floats, the highest value of the type for integers",
+    "clipped": "Share of the crop's pixels that lay outside norm_low..norm_high and were clipped",
+    "split": "Part of the data, for training and testing",
+    "rotation": "Degrees from the FOV's x axis to the crop's, towards y",
+    "flip_y": "Whether the crop is mirrored along y",
+    "flip_x": "Whether the crop is mirrored along x",
     "cells": "Crops of single cells",
     "mask": "1 within the cell's label, 0 elsewhere",
     "c": "Channel name",
 }
 for _axis in "zyx":
     _ABOUT[f"origin_{_axis}"] = f"FOV voxel of the crop's first voxel along {_axis}"
-    _ABOUT[f"voxel_size_{_axis}"] = f"Voxel size along {_axis}, NaN where unknown"
+    _ABOUT[f"scale_{_axis}"] = f"FOV voxels that one voxel of the crop spans along its {_axis}"
+    _ABOUT[f"voxel_size_{_axis}"] = f"Voxel size of the crop along {_axis}, NaN where unknown"
 
 Documents = dict[str, bytes]
+
+
+def cell_coordinates(layout: Layout) -> dict[str, str]:
+    """Type of each coordinate along cells, by name: those of cellcube, then those of the cell table."""
+    own = {
+        **_ALWAYS,
+        **(_INTERPOLATED if layout.interpolated else {}),
+        **({"split": "string"} if layout.has_split else {}),
+    }
+    return {**own, **layout.metadata}
+
+
+def channel_coordinates(layout: Layout) -> dict[str, str]:
+    """Coordinates along cells and channels: column of the rows -> path in the store."""
+    found = {name: name for name in CHANNEL_COORDINATES}
+    for representation in layout.representations:
+        if representation != "cells":
+            found.update({f"{name}_{representation}": f"{representation}/{name}" for name in CHANNEL_COORDINATES})
+    return found
 
 
 def metadata_documents(
@@ -60,7 +97,7 @@ def metadata_documents(
     attributes: Mapping[str, Any],
     name: str,
     voxel_size: tuple[float, float, float] | None,
-    windows: Sequence[tuple[float, float]],
+    windows: Mapping[str, Sequence[tuple[float, float]]],
 ) -> Documents:
     """Every ``zarr.json`` of a cube of `count` cells, by path, the root's last.
 
@@ -75,8 +112,8 @@ def metadata_documents(
         Of the image.
     voxel_size : tuple of float, optional
         (z, y, x) in µm of all cells; NaN along axes where it is unknown; None where cells differ.
-    windows : sequence of (float, float)
-        Display window of each channel, in stored values.
+    windows : mapping
+        Display window (low, high) of each channel in stored values, by representation.
     """
     import zarr
     from zarr.storage import MemoryStore
@@ -85,40 +122,40 @@ def metadata_documents(
     store = MemoryStore(documents)
     cell = layout.cell_axis
     arrays = layout.arrays()
-    along_cells = [*CELL_COORDINATES, *layout.metadata]
+    along_cells = cell_coordinates(layout)
     root = zarr.create_group(
         store,
         attributes={
-            "ome": _image(arrays["cells"], layout, name, voxel_size, windows),
+            "ome": _image(arrays["cells"], layout, name, voxel_size, windows["cells"]),
             "cellcube": dict(attributes),
             "coordinates": " ".join([*along_cells, *CHANNEL_COORDINATES]),
         },
     )
-    _pixels(root, "cells", arrays["cells"], count)
+    _pixels(root, arrays["cells"], layout, count)
     _coordinate(root, "c", "string", (len(layout.channels),), ("c",))
-    for coordinate, kind in {**CELL_COORDINATES, **layout.metadata}.items():
+    for coordinate, kind in along_cells.items():
         _coordinate(root, coordinate, kind, (count,), (cell,))
     for coordinate in CHANNEL_COORDINATES:
         _coordinate(root, coordinate, "float64", (count, len(layout.channels)), (cell, "c"))
-    for projection in layout.projections:
-        group = root.create_group(
-            projection,
-            attributes={
-                "ome": _image(arrays[projection], layout, f"{name} {projection}", voxel_size, windows),
-                "coordinates": "cell_id",
-            },
-        )
-        _pixels(group, projection, arrays[projection], count)
+    if layout.masks:
+        root.create_group("labels", attributes={"ome": _labels_group(layout.masks)})
+    for array in arrays.values():
+        if not array.group:
+            continue
+        title = f"{name} {array.name}"
+        if array.representation:
+            ome = _image(array, layout, title, voxel_size, windows[array.representation])
+        else:
+            ome = _mask(array, layout, title, voxel_size)
+        along = ["cell_id", *(CHANNEL_COORDINATES if array.representation == array.name else ())]
+        group = root.create_group(array.group, attributes={"ome": ome, "coordinates": " ".join(along)})
+        _pixels(group, array, layout, count)
         _coordinate(group, "cell_id", "string", (count,), (cell,))
-        _coordinate(group, "c", "string", (len(layout.channels),), ("c",))
-    if layout.has_masks:
-        labels = root.create_group("labels", attributes={"ome": _labels_group()})
-        group = labels.create_group(
-            "mask",
-            attributes={"ome": _mask(arrays["mask"], layout, f"{name} mask", voxel_size), "coordinates": "cell_id"},
-        )
-        _pixels(group, "mask", arrays["mask"], count)
-        _coordinate(group, "cell_id", "string", (count,), (cell,))
+        if array.representation:
+            _coordinate(group, "c", "string", (len(layout.channels),), ("c",))
+        if array.representation == array.name:
+            for coordinate in CHANNEL_COORDINATES:
+                _coordinate(group, coordinate, "float64", (count, len(layout.channels)), (cell, "c"))
     with warnings.catch_warnings():
         # Consolidated metadata is the commit, and every reader named in the documentation knows it.
         warnings.simplefilter("ignore")
@@ -127,7 +164,7 @@ def metadata_documents(
     return {path: plain[path] for path in sorted(plain, key=lambda path: (path == "zarr.json", path))}
 
 
-def _pixels(group: Any, name: str, array: ArrayLayout, count: int) -> None:
+def _pixels(group: Any, array: ArrayLayout, layout: Layout, count: int) -> None:
     from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
     itemsize = np.dtype(array.dtype).itemsize
@@ -137,8 +174,20 @@ def _pixels(group: Any, name: str, array: ArrayLayout, count: int) -> None:
         compressors = [BloscCodec(cname=cname, clevel=1, shuffle="bitshuffle", typesize=itemsize, blocksize=0)]
     elif array.codec == "zstd":
         compressors = [ZstdCodec(level=1)]
+    about = f"{array.name.replace('_', ' ')} of the crops"
+    attributes: dict[str, Any] = {"long_name": _ABOUT.get(array.name, about), "coordinates": "cell_id"}
+    if array.representation:
+        representation = layout.representations[array.representation]
+        attributes["representation"] = array.representation
+        attributes["normalization"] = [
+            {"channel": channel, **each}
+            for channel, each in zip(layout.channels, representation.normalization, strict=True)
+        ]
+        attributes["soft_mask"] = representation.soft_mask
+    if array.projection:
+        attributes["projection"] = array.projection
     group.create_array(
-        name,
+        array.name,
         shape=(count, *array.item),
         chunks=(array.chunk_cells, *array.chunk),
         shards=(array.shard_cells, *array.item),
@@ -146,7 +195,7 @@ def _pixels(group: Any, name: str, array: ArrayLayout, count: int) -> None:
         compressors=[*compressors, Crc32cCodec()],
         dimension_names=array.axes,
         fill_value=0,
-        attributes={"long_name": _ABOUT.get(name, f"{name.replace('_', ' ')} of the crops"), "coordinates": "cell_id"},
+        attributes=attributes,
     )
 
 
@@ -202,13 +251,16 @@ def _image(
 
     highest = stored_scale(array.dtype)
     # Sums exceed what a crop can hold; there, the window of a crop would show white.
-    factor = layout.shape["zyx".index(array.name[-1])] if array.name.startswith("sum_") else 1
+    kind, _, axis = array.projection.partition("_")
+    factor = layout.shape["zyx".index(axis) if axis in tuple("zyx") else 0] if kind == "sum" else 1
     channels = [
         v05.OmeroChannel(
             label=channel,
             color=channel_color(channel, number),
             active=True,
-            window=v05.OmeroWindow(min=0, max=max(highest, end * factor), start=start * factor, end=end * factor),
+            window=v05.OmeroWindow(
+                min=min(0, start * factor), max=max(highest, end * factor), start=start * factor, end=end * factor
+            ),
         )
         for number, (channel, (start, end)) in enumerate(zip(layout.channels, windows, strict=True))
     ]
@@ -220,10 +272,10 @@ def _image(
     return _plain(image)
 
 
-def _labels_group() -> dict[str, Any]:
+def _labels_group(masks: Sequence[str]) -> dict[str, Any]:
     from yaozarrs import v05
 
-    return _plain(v05.LabelsGroup(version="0.5", labels=["mask"]))
+    return _plain(v05.LabelsGroup(version="0.5", labels=list(masks)))
 
 
 def _mask(

@@ -32,6 +32,8 @@ class FovSource:
         The label image.
     label_channel : str, optional
         Name or index of the channel of `labels` that holds the labels.
+    label_images : dict
+        Further label images by name.
     voxel_size : VoxelSize
         In place of what the images tell; None along axes where they are to be believed.
     """
@@ -41,6 +43,7 @@ class FovSource:
     channels: ChannelChoice = None
     labels: ImageSource | None = None
     label_channel: str | None = None
+    label_images: Mapping[str, ImageSource] = field(default_factory=dict)
     voxel_size: VoxelSize = field(default_factory=VoxelSize)
 
 
@@ -78,7 +81,7 @@ class Fov(Closing):
         self.fov_id = source.fov_id
         self._open: list[FovReader] = []
         self._planes: list[tuple[FovReader, int]] = []
-        self._labels: tuple[FovReader, int] | None = None
+        self._labels: dict[str, tuple[FovReader, int, str]] = {}
         self.channels: tuple[str, ...] = ()
         self.shape: tuple[int, int, int] = (0, 0, 0)
         self.dtype: np.dtype[Any] = np.dtype("uint8")
@@ -87,7 +90,9 @@ class Fov(Closing):
             if pixels:
                 self._open_pixels(source, reader)
             if labels and source.labels is not None:
-                self._open_labels(source, source.labels, reader, pixels)
+                self._open_labels("", source.labels, source.label_channel, reader, pixels)
+                for name, image in source.label_images.items() if pixels else ():
+                    self._open_labels(name, image, None, reader, pixels)
         except BaseException:
             self.close()
             raise
@@ -137,8 +142,8 @@ class Fov(Closing):
         )
         self.voxel_size = tuple(math.nan if value is None else value for value in (size.z, size.y, size.x))  # type: ignore[assignment]
 
-    def _label_image(self, source: FovSource, labels: ImageSource, reader: str | ReaderFactory) -> FovReader:
-        if source.label_channel is None and (callable(reader) or ":" in reader):
+    def _label_image(self, labels: ImageSource, channel: str | None, reader: str | ReaderFactory) -> FovReader:
+        if channel is None and (callable(reader) or ":" in reader):
             # A user's reader knows the images; label images are files like any other.
             reader = "auto"
         try:
@@ -147,9 +152,11 @@ class Fov(Closing):
             # The labels too are of several scenes or timepoints.
             return self._image(labels, reader)
 
-    def _open_labels(self, source: FovSource, labels: ImageSource, reader: str | ReaderFactory, pixels: bool) -> None:
+    def _open_labels(
+        self, name: str, labels: ImageSource, choice: str | None, reader: str | ReaderFactory, pixels: bool
+    ) -> None:
         try:
-            image = self._label_image(source, labels, reader)
+            image = self._label_image(labels, choice, reader)
         except AxesError as error:
             remedy = (error.remedy or "").replace("axes", "label_axes")
             raise AxesError(
@@ -158,8 +165,7 @@ class Fov(Closing):
                 remedy=f"{remedy} Where the images need it too, `axes` alone is enough.".strip(),
             ) from error
         channel = 0
-        if source.label_channel is not None:
-            choice = source.label_channel
+        if choice is not None:
             wanted = int(choice) if choice.isdecimal() and choice not in (image.channel_names or ()) else choice
             channel = _choose(image, (wanted,), labels.path)[1][0]
         elif image.shape[0] != 1:
@@ -178,31 +184,27 @@ class Fov(Closing):
             )
         if not pixels:
             self.shape = image.shape[1:]
-        self._labels = (image, channel)
-        self._label_path = labels.path
+        self._labels[name] = (image, channel, labels.path)
 
     @property
     def has_labels(self) -> bool:
         """Whether a label image is open."""
-        return self._labels is not None
+        return bool(self._labels)
 
     def read(self, channel: int, region: Region) -> Pixels:
         """Pixels of one of `channels`, shape (z, y, x)."""
         image, index = self._planes[channel]
         return image.read(index, region)
 
-    def read_labels(self) -> Pixels:
-        """The whole label image, integers of shape (z, y, x)."""
-        assert self._labels is not None
-        image, index = self._labels
+    def read_labels(self, name: str = "") -> Pixels:
+        """A whole label image, integers of shape (z, y, x): that of the cells, or a further one by its name."""
+        image, index, path = self._labels[name]
         labels = image.read(index, (slice(0, self.shape[0]), slice(0, self.shape[1]), slice(0, self.shape[2])))
         if labels.dtype.kind == "f":
             # Some programs save labels as floats; fractions mean that these are no labels.
             whole = labels.astype(np.int64)
             if not np.array_equal(whole, labels):
-                raise ImageMismatchError(
-                    f"The label image holds fractions ({labels.dtype}), not labels.", path=self._label_path
-                )
+                raise ImageMismatchError(f"The label image holds fractions ({labels.dtype}), not labels.", path=path)
             return whole
         return labels.view(np.uint8) if labels.dtype.kind == "b" else labels
 

@@ -100,14 +100,23 @@ def calling_script() -> Path | None:
 
 
 def function_record(function: UserFunction) -> dict[str, Any]:
-    """What is kept of a user function: its source, and where the file it is in stands in git."""
+    """What is kept of a user function: source, module and version, and where the file it is in stands in git."""
     try:
         file = inspect.getsourcefile(inspect.unwrap(function.function))
     except TypeError:
         file = None
     path = Path(file) if file and Path(file).exists() else None
     code = code_of(path) if path else {"file": None, "git": None}
-    return {"name": function.name, "digest": function.digest, "source": function.source, **code}
+    module = function.name.partition(":")[0]
+    version = getattr(sys.modules.get(module.partition(".")[0]), "__version__", None)
+    return {
+        "name": function.name,
+        "module": module,
+        "module_version": None if version is None else str(version),
+        "digest": function.digest,
+        "source": function.source,
+        **code,
+    }
 
 
 def environment(identify: bool) -> dict[str, Any]:

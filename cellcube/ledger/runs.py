@@ -46,7 +46,12 @@ def read_table(location: Location) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def write_run(
-    runs: Location, version: int, record: Mapping[str, Any], outcomes: pd.DataFrame, cells: pd.DataFrame
+    runs: Location,
+    version: int,
+    record: Mapping[str, Any],
+    outcomes: pd.DataFrame,
+    cells: pd.DataFrame,
+    fovs: pd.DataFrame,
 ) -> None:
     """Write what a build did, before it is committed.
 
@@ -61,7 +66,10 @@ def write_run(
         `OUTCOME_COLUMNS`, one row a cell that the build decided on.
     cells : DataFrame
         Manifest rows of the cells it kept, in the order of the cube.
+    fovs : DataFrame
+        `fov_id`, `labels` in its label image, `run`.
     """
+    write_table(runs / f"{run_name(version)}.fovs.parquet", fovs, {"run": version})
     write_table(runs / f"{run_name(version)}.outcomes.parquet", outcomes, {"run": version})
     write_table(runs / f"{run_name(version)}.cells.parquet", cells, {"run": version})
     (runs / f"{run_name(version)}.json").write(json.dumps(record, indent=1, ensure_ascii=False).encode())
@@ -77,8 +85,8 @@ def read_run(runs: Location, version: int) -> dict[str, Any]:
     return record
 
 
-def read_run_table(runs: Location, version: int, table: Literal["cells", "outcomes"]) -> pd.DataFrame:
-    """The outcomes of one version, or the manifest rows of the cells it kept."""
+def read_run_table(runs: Location, version: int, table: Literal["cells", "outcomes", "fovs"]) -> pd.DataFrame:
+    """The outcomes of one version, the manifest rows of the cells it kept, or the labels of the FOVs it read."""
     path = runs / f"{run_name(version)}.{table}.parquet"
     try:
         return read_table(path)[0]

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from cellcube.errors import CellError
+from cellcube.pixels.quality import focus_of, fragments_of, medians_of, neighbours_of
 from cellcube.pixels.select import Box, Triple
 
 Pixels = npt.NDArray[Any]
@@ -20,12 +26,32 @@ MEASURES: dict[str, str] = {
     "centroid_y": "Mean y of the label's voxels, in FOV voxels",
     "centroid_x": "Mean x of the label's voxels, in FOV voxels",
     "touches_border": "Whether the label touches the border of the FOV (along z too where it has several planes)",
+    "fragments": "Number of connected pieces of the label; 1 where there is no label image",
+    "touching_neighbours": "Number of other labels with a voxel next to the label's; NaN where there is no label image",
+    "saturated_fraction": "Highest of the channels' saturated fractions; NaN where none is known",
+    "focus": "Mean of the channels' focus",
     "intensity_mean_{channel}": "Mean intensity of the channel within the label, before normalization",
     "intensity_max_{channel}": "Highest intensity of the channel within the label, before normalization",
+    "intensity_integrated_{channel}": "Sum of the intensities of the channel within the label, before normalization",
+    "intensity_std_{channel}": "Population standard deviation of the channel within the label, before normalization",
+    "saturated_fraction_{channel}": (
+        "Share of the label's voxels at or above the saturation of the channel; NaN where that is unknown"
+    ),
+    "signal_to_background_{channel}": (
+        "Mean of the channel within the label over its median in unlabelled voxels around; NaN where there are none"
+    ),
+    "focus_{channel}": (
+        "Normalized Brenner gradient of the channel in the cell's box: about 1 for noise, less when blurred, 0 if flat"
+    ),
 }
+
+# How far the surroundings of a cell reach beyond its box along z (in FOVs of several planes), y and x, in voxels.
+BACKGROUND_MARGIN: Triple = (1, 5, 5)
 
 # Above this, a table indexed by label would be larger than the image.
 _HIGHEST_DENSE_LABEL = 1 << 22
+# Boxes of more voxels, over all channels, are measured one channel at a time: float64 takes memory.
+_LARGE = 1 << 18
 
 
 def box_of_labels(labels: Pixels, offset: Triple = (0, 0, 0)) -> dict[int, Box]:
@@ -65,65 +91,190 @@ def box_of_labels(labels: Pixels, offset: Triple = (0, 0, 0)) -> dict[int, Box]:
     return found
 
 
-def measure_cell(
-    volumes: tuple[Pixels, ...],
-    inside: Pixels | None,
-    box: Box,
-    offset: Triple,
-    image_shape: Triple,
-    voxel_size: tuple[float, float, float],
-    channels: tuple[str, ...],
-) -> dict[str, Any]:
-    """Measure one cell in its field of view.
+def surroundings(box: Box, image_shape: Triple) -> Box:
+    """A cell's box grown by `BACKGROUND_MARGIN`, as far as the image reaches.
 
     Parameters
     ----------
-    volumes : tuple of ndarray, each shape (z, y, x)
-        Intensities, one a channel, of a part of the FOV that holds the box.
-    inside : ndarray of bool, shape of the box, optional
-        The label's voxels. None measures the whole box.
     box : Box
         In FOV voxels.
-    offset : tuple of int
-        FOV voxel of the first voxel of the volumes.
+    image_shape : tuple of int
+        Size (z, y, x) of the FOV.
+    """
+    (z0, y0, x0), (z1, y1, x1) = box.start, box.stop
+    planes, height, width = image_shape
+    z, y, x = BACKGROUND_MARGIN
+    return Box(
+        (max(z0 - z, 0), max(y0 - y, 0), max(x0 - x, 0)),
+        (min(z1 + z, planes), min(y1 + y, height), min(x1 + x, width)),
+    )
+
+
+def measure_cell(
+    pixels: Pixels,
+    labels: Pixels | None,
+    label: int,
+    box: Box,
+    around: Box,
+    image_shape: Triple,
+    voxel_size: tuple[float, float, float],
+    channels: tuple[str, ...],
+    saturation: Sequence[float],
+) -> dict[str, Any]:
+    """Measure one cell in its field of view.
+
+    Areas, centroids and intensities are those of `skimage.measure.regionprops` and of CellProfiler's
+    MeasureObjectIntensity (IntegratedIntensity, StdIntensity), here of uncorrected intensities.
+
+    Parameters
+    ----------
+    pixels : ndarray, shape (c, z, y, x)
+        Intensities of `around`.
+    labels : ndarray of integers, shape (z, y, x), optional
+        Label image of `around`; 0 and below are background. None measures the whole box.
+    label : int
+        The cell's label.
+    box : Box
+        The smallest that holds the cell, in FOV voxels.
+    around : Box
+        Its `surroundings`, in FOV voxels.
     image_shape : tuple of int
         Size (z, y, x) of the FOV.
     voxel_size : tuple of float
         (z, y, x) in µm, NaN where unknown.
     channels : tuple of str
-        Names, one a volume.
+        Names.
+    saturation : sequence of float
+        Intensity from which a voxel is saturated, one a channel, NaN where there is none.
 
     Returns
     -------
     dict
         By the names of `MEASURES`.
+
+    Raises
+    ------
+    CellError
+        Where the label has no voxel in the box.
     """
-    count = int(np.count_nonzero(inside)) if inside is not None else int(np.prod(box.size))
+    if pixels.dtype.kind == "b":
+        pixels = pixels.view(np.uint8)
+    near = _within(box, around)
+    if labels is None:
+        where: Pixels | None = None
+        count = math.prod(box.size)
+        centre = [start + (size - 1) / 2 for start, size in zip(box.start, box.size, strict=True)]
+        fragments, neighbours = 1, math.nan
+        background = [math.nan] * len(channels)
+    else:
+        inside = np.equal(labels[near], label)
+        where = np.flatnonzero(inside)
+        count = len(where)
+        if not count:
+            raise CellError(f"Label {label} has no voxel in the box {box.start} to {box.stop}, given as (z, y, x).")
+        centre = [start + mean for start, mean in zip(box.start, _centre(inside, count), strict=True)]
+        fragments = fragments_of(inside)
+        neighbours = float(_neighbours(labels, inside, box, around))
+        background = _background(pixels, labels)
+
     depth_z, height, width = voxel_size
     several_planes = image_shape[0] > 1
     area = count * height * width
-    row: dict[str, Any] = {
-        "area_voxels": count,
-        "area_um2": np.nan if several_planes else area,
-        "volume_um3": area * depth_z if several_planes else np.nan,
-    }
-    for axis, letter in enumerate("zyx"):
-        if inside is None:
-            centre = (box.size[axis] - 1) / 2
-        else:
-            others = tuple(other for other in range(3) if other != axis)
-            profile = np.count_nonzero(inside, axis=others)
-            centre = float(profile @ np.arange(len(profile))) / count
-        row[f"centroid_{letter}"] = box.start[axis] + centre
     axes = range(3) if several_planes else (1, 2)
-    row["touches_border"] = any(box.start[axis] == 0 or box.stop[axis] == image_shape[axis] for axis in axes)
-    z, y, x = (
-        slice(start - first, stop - first) for start, stop, first in zip(box.start, box.stop, offset, strict=True)
+    # Infinite intensities give NaN, silently.
+    with np.errstate(invalid="ignore", over="ignore"):
+        values = _by_channel(pixels[(slice(None), *near)], where, background, saturation)
+    shares = [share for share in values[4] if share == share]
+    return {
+        "area_voxels": count,
+        "area_um2": math.nan if several_planes else area,
+        "volume_um3": area * depth_z if several_planes else math.nan,
+        "centroid_z": centre[0],
+        "centroid_y": centre[1],
+        "centroid_x": centre[2],
+        "touches_border": any(box.start[axis] == 0 or box.stop[axis] == image_shape[axis] for axis in axes),
+        "fragments": fragments,
+        "touching_neighbours": neighbours,
+        "saturated_fraction": max(shares, default=math.nan),
+        "focus": sum(values[6]) / len(channels),
+        **dict(zip(_channel_columns(channels), itertools.chain.from_iterable(values), strict=True)),
+    }
+
+
+@lru_cache(maxsize=64)
+def _channel_columns(channels: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name.format(channel=channel) for name in MEASURES if "{channel}" in name for channel in channels)
+
+
+def _within(box: Box, around: Box) -> tuple[slice, ...]:
+    return tuple(
+        slice(start - first, stop - first) for start, stop, first in zip(box.start, box.stop, around.start, strict=True)
     )
-    for name, volume in zip(channels, volumes, strict=True):
-        values = volume[z, y, x]
-        if inside is not None:
-            values = values[inside]
-        row[f"intensity_mean_{name}"] = float(values.mean(dtype=np.float64))
-        row[f"intensity_max_{name}"] = float(values.max())
-    return row
+
+
+def _centre(inside: Pixels, count: int) -> tuple[float, float, float]:
+    """Mean voxel (z, y, x) of a label."""
+    z = sum(number * np.count_nonzero(plane) for number, plane in enumerate(inside)) if len(inside) > 1 else 0
+    plane = inside[0] if len(inside) == 1 else np.add.reduce(inside, axis=0, dtype=np.int64)
+    along_y, along_x = (np.add.reduce(plane, axis=axis, dtype=np.int64) for axis in (1, 0))
+    y, x = (float(profile @ np.arange(len(profile))) for profile in (along_y, along_x))
+    return z / count, y / count, x / count
+
+
+def _neighbours(labels: Pixels, inside: Pixels, box: Box, around: Box) -> int:
+    start = tuple(max(at - 1, first) for at, first in zip(box.start, around.start, strict=True))
+    stop = tuple(min(at + 1, last) for at, last in zip(box.stop, around.stop, strict=True))
+    wider = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    placed = np.zeros(wider.size, bool)
+    placed[_within(box, wider)] = inside
+    return neighbours_of(labels[_within(wider, around)], placed)
+
+
+def _background(pixels: Pixels, labels: Pixels) -> list[float]:
+    """Median of the unlabelled voxels, one a channel; NaN where there are none."""
+    where = np.flatnonzero(labels <= 0)
+    if not len(where):
+        return [math.nan] * len(pixels)
+    found: list[float] = []
+    for part in _parts(pixels):
+        found += medians_of(pixels[part].reshape(part.stop - part.start, -1).take(where, axis=1))
+    return found
+
+
+def _parts(pixels: Pixels) -> list[slice]:
+    """The channels that are measured at once."""
+    channels = len(pixels)
+    return [slice(0, channels)] if pixels.size <= _LARGE else [slice(k, k + 1) for k in range(channels)]
+
+
+def _by_channel(
+    pixels: Pixels, where: Pixels | None, background: Sequence[float], saturation: Sequence[float]
+) -> list[tuple[float, ...]]:
+    """Measures of the box, by their order in `MEASURES` and then by channel."""
+    # float32 holds intensities of up to 16 bits exactly.
+    exact = np.can_cast(pixels.dtype, np.float32) and pixels.dtype != np.float32
+    found: list[tuple[float, ...]] = []
+    for part in _parts(pixels):
+        box = pixels[part].astype(np.float32 if exact else np.float64, order="C")
+        values = box.reshape(len(box), -1)
+        if where is not None:
+            values = values.take(where, axis=1)
+        count = values.shape[1]
+        totals, highest = np.add.reduce(values, axis=1, dtype=np.float64), np.maximum.reduce(values, axis=1).tolist()
+        means = totals / count
+        deviations = values - means[:, None]
+        spreads = np.sqrt(np.einsum("ij,ij->i", deviations, deviations) / count)
+        saturated = [
+            limit if limit != limit else _count_from(one, limit) / count if top >= limit else 0.0
+            for one, top, limit in zip(values, highest, saturation[part], strict=True)
+        ]
+        ratios = [
+            mean / level if level else math.nan for mean, level in zip(means.tolist(), background[part], strict=True)
+        ]
+        columns = means.tolist(), highest, totals.tolist(), spreads.tolist(), saturated, ratios, focus_of(box)
+        found += zip(*columns, strict=True)
+    return list(zip(*found, strict=True))
+
+
+def _count_from(values: Pixels, limit: float) -> int:
+    return int(np.count_nonzero(values >= np.float64(limit)))

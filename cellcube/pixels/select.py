@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from cellcube.errors import CellError
+from cellcube.pixels.geometry import Geometry, Vector
 
 Triple = tuple[int, int, int]
 Slices = tuple[slice, slice, slice]
+Pixels = npt.NDArray[Any]
+Flags = npt.NDArray[np.bool_]
+Edge = Literal["pad", "drop", "shift", "flag"]
 
 
 class Dropped(Exception):
@@ -39,9 +44,79 @@ class Box:
         return z, y, x
 
 
+class Placement(Protocol):
+    """Where a crop lies in its field of view, and how its pixels are taken from there.
+
+    A `Window` keeps the voxels of the field, a `cellcube.pixels.resample.Sampling` scales, rotates and mirrors.
+    """
+
+    @property
+    def shape(self) -> Triple:
+        """Size (z, y, x) of the crop."""
+
+    @property
+    def source(self) -> Slices:
+        """The FOV voxels that must be read, all inside the image."""
+
+    @property
+    def target(self) -> Slices:
+        """The smallest box of crop voxels that holds all that are inside the image."""
+
+    @property
+    def shift(self) -> Vector:
+        """FOV voxels (z, y, x) by which ``edge="shift"`` moved the crop."""
+
+    @property
+    def shifted(self) -> bool:
+        """Whether the crop was moved to stay inside the image."""
+
+    @property
+    def oversize(self) -> bool:
+        """Whether the cell is larger than the crop, so that it is cut."""
+
+    @property
+    def padded_fraction(self) -> float:
+        """Share of the crop's voxels whose centres are outside the image."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether all of the crop's voxels are inside the image."""
+
+    def beyond(self) -> str:
+        """How far the crop reaches beyond the image, as a part of a sentence; empty where it does not."""
+
+    def geometry(self, fov_voxel_size: Vector) -> Geometry:
+        """The map from the crop to the field of view, whose voxel size (z, y, x) is given in µm."""
+
+    def inside_image(self) -> Flags | None:
+        """Which voxels are inside the image, in the crop's shape; None where all are."""
+
+    def valid(self) -> Flags | None:
+        """As `inside_image`, but None also where these voxels are all of `target`."""
+
+    def pixels(self, volume: Pixels, offset: Triple = (0, 0, 0), out: Pixels | None = None) -> Pixels:
+        """The crop of one channel; voxels outside the image are 0.
+
+        Parameters
+        ----------
+        volume : ndarray, shape (z, y, x)
+            A part of the image that holds at least `source`.
+        offset : tuple of int
+            FOV voxel (z, y, x) of the first voxel of `volume`.
+        out : ndarray, shape of the crop, optional
+            Where to put the pixels.
+        """
+
+    def labels(self, volume: Pixels, offset: Triple = (0, 0, 0)) -> Pixels:
+        """The crop of a label image, in its dtype: the nearest voxels, 0 outside the image."""
+
+    def holds(self, points: npt.NDArray[Any]) -> Flags:
+        """Whether FOV positions, shape (n, 3) in voxels, are inside the crop's extent."""
+
+
 @dataclass(frozen=True)
 class Window:
-    """Where a crop lies in its field of view.
+    """Where a crop that keeps the voxels of its field of view lies in it.
 
     Parameters
     ----------
@@ -53,8 +128,8 @@ class Window:
         The part of the crop that is inside the image, in FOV voxels.
     target : tuple of slice
         The same part in crop voxels.
-    shifted : bool
-        Whether the window was moved to stay inside the image.
+    shift : tuple of float
+        FOV voxels (z, y, x) by which the window was moved to stay inside the image.
     oversize : bool
         Whether the cell's box is larger than the crop, so that the cell is cut.
     """
@@ -63,8 +138,13 @@ class Window:
     shape: Triple
     source: Slices
     target: Slices
-    shifted: bool = False
+    shift: Vector = (0.0, 0.0, 0.0)
     oversize: bool = False
+
+    @property
+    def shifted(self) -> bool:
+        """Whether the window was moved to stay inside the image."""
+        return any(self.shift)
 
     @property
     def is_whole(self) -> bool:
@@ -77,12 +157,48 @@ class Window:
         inside: int = math.prod(part.stop - part.start for part in self.target)
         return 1.0 - inside / math.prod(self.shape)
 
+    def beyond(self) -> str:
+        """How far the crop reaches beyond the image; empty where it does not."""
+        return overreach(
+            [max(part.start, size - part.stop) for part, size in zip(self.target, self.shape, strict=True)]
+        )
+
+    def geometry(self, fov_voxel_size: Vector) -> Geometry:
+        """The map from the crop to the field of view."""
+        z, y, x = self.origin
+        return Geometry((float(z), float(y), float(x)), voxel_size=fov_voxel_size)
+
+    def inside_image(self) -> Flags | None:
+        """Which voxels are inside the image, in the crop's shape; None where all are."""
+        if self.is_whole:
+            return None
+        inside = np.zeros(self.shape, bool)
+        inside[self.target] = True
+        return inside
+
+    def valid(self) -> Flags | None:
+        """None: the voxels inside the image are all of `target`."""
+        return None
+
+    def pixels(self, volume: Pixels, offset: Triple = (0, 0, 0), out: Pixels | None = None) -> Pixels:
+        """The crop of one channel, in its dtype, as `cut` makes it."""
+        return cut(volume, self, offset, out)
+
+    def labels(self, volume: Pixels, offset: Triple = (0, 0, 0)) -> Pixels:
+        """The crop of a label image, as `cut` makes it."""
+        return cut(volume, self, offset)
+
+    def holds(self, points: npt.NDArray[Any]) -> Flags:
+        """Whether FOV positions, shape (n, 3) in voxels, are inside the crop's extent."""
+        first = np.asarray(self.origin) - 0.5
+        return np.asarray(((points >= first) & (points < first + self.shape)).all(axis=-1))
+
 
 def place_window(
     box: Box,
     shape: Triple,
     image_shape: Triple,
-    edge: Literal["pad", "drop", "shift"] = "pad",
+    edge: Edge = "pad",
     oversize: Literal["crop", "drop"] = "crop",
 ) -> Window:
     """The window of `shape` that is centred on a cell's box.
@@ -96,8 +212,9 @@ def place_window(
         The cell's box in FOV voxels.
     shape, image_shape : tuple of int
         Sizes (z, y, x) of the crop and of the image.
-    edge : {"pad", "drop", "shift"}
-        What becomes of a window that reaches beyond the image.
+    edge : {"pad", "drop", "shift", "flag"}
+        What becomes of a window that reaches beyond the image. With ``"flag"`` it is padded too: `Window.beyond`
+        tells it.
     oversize : {"crop", "drop"}
         What becomes of a box larger than `shape`.
 
@@ -124,7 +241,7 @@ def window_at(
     centre: tuple[float, float, float],
     shape: Triple,
     image_shape: Triple,
-    edge: Literal["pad", "drop", "shift"] = "pad",
+    edge: Edge = "pad",
 ) -> Window:
     """The window of `shape` around a point, given in FOV voxels (voxel i spans i - 0.5 to i + 0.5).
 
@@ -145,18 +262,17 @@ def _fit(origin: tuple[int, ...], shape: Triple, image_shape: Triple, edge: str,
     leaves = [
         max(0, -first, first + size - extent) for first, size, extent in zip(origin, shape, image_shape, strict=True)
     ]
-    shifted = False
-    if any(leaves) and edge == "drop":
-        axis = int(np.argmax(leaves))
-        raise Dropped(f"edge: the crop reaches {leaves[axis]} voxels beyond the image along {'zyx'[axis]}")
-    if any(leaves) and edge == "shift":
+    shift = (0.0, 0.0, 0.0)
+    if edge == "drop" and any(leaves):
+        raise Dropped(f"edge: {overreach(leaves)}")
+    if edge == "shift" and any(leaves):
         moved = tuple(
             # An image smaller than the crop cannot hold it: it is centred in the crop.
             min(max(first, 0), extent - size) if size <= extent else -((size - extent) // 2)
             for first, size, extent in zip(origin, shape, image_shape, strict=True)
         )
-        shifted = moved != origin
-        origin = moved
+        z, y, x = (float(after - before) for after, before in zip(moved, origin, strict=True))
+        origin, shift = moved, (z, y, x)
     bounds = [
         (max(0, first), min(extent, first + size))
         for first, size, extent in zip(origin, shape, image_shape, strict=True)
@@ -168,14 +284,21 @@ def _fit(origin: tuple[int, ...], shape: Triple, image_shape: Triple, edge: str,
         shape,
         (source[0], source[1], source[2]),
         (target[0], target[1], target[2]),
-        shifted,
+        shift,
         oversize,
     )
 
 
-def cut(
-    volume: npt.NDArray[Any], window: Window, offset: Triple = (0, 0, 0), out: npt.NDArray[Any] | None = None
-) -> npt.NDArray[Any]:
+def overreach(leaves: Sequence[float]) -> str:
+    """The sentence on a crop that reaches `leaves` (z, y, x) voxels beyond the image; empty where all are 0."""
+    most = max(leaves)
+    if most <= 0:
+        return ""
+    axis = "zyx"[list(leaves).index(most)]
+    return f"the crop reaches {math.ceil(most)} voxels beyond the image along {axis}"
+
+
+def cut(volume: Pixels, window: Window, offset: Triple = (0, 0, 0), out: Pixels | None = None) -> Pixels:
     """The pixels of a window; voxels outside the image are 0.
 
     Parameters

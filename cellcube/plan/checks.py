@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from cellcube.cells import CellTable
-from cellcube.columns import geometry_and_measures
+from cellcube.columns import measured
 from cellcube.cube import Layout
-from cellcube.errors import SpecError, TableError
-from cellcube.spec import CubeSpec
+from cellcube.errors import SpecError, TableError, did_you_mean
+from cellcube.functions import UserFunction
+from cellcube.spec import CubeSpec, Pipeline
 
 
 def check_drop(spec: CubeSpec, table: CellTable, layout: Layout) -> None:
@@ -21,10 +22,11 @@ def check_drop(spec: CubeSpec, table: CellTable, layout: Layout) -> None:
     ------
     SpecError
     """
-    if spec.drop is None:
+    if not isinstance(spec.drop, str) or spec.measure is not None:
+        # What a function measures is not known before it ran.
         return
-    columns: dict[str, Any] = {name: np.array([0.5]) for name in geometry_and_measures(layout.channels)}
-    for name in ("touches_border", "shifted", "oversize"):
+    columns: dict[str, Any] = {name: np.array([0.5]) for name in measured(layout)}
+    for name in {"touches_border", "shifted", "oversize", "flip_y", "flip_x"} & set(columns):
         columns[name] = np.array([False])
     for name in ("cell_id", "fov_id", "label", *table.metadata):
         columns[name] = table.frame[name].iloc[:1].to_numpy() if name in table.frame else [""]
@@ -32,8 +34,52 @@ def check_drop(spec: CubeSpec, table: CellTable, layout: Layout) -> None:
     meets_condition(pd.DataFrame(columns), spec.drop)
 
 
-def meets_condition(frame: pd.DataFrame, condition: str) -> Any:
+def check_table(spec: CubeSpec, table: CellTable) -> None:
+    """Refuse a spec that asks for what the table does not tell.
+
+    Raises
+    ------
+    SpecError
+    """
+    if not table.has_labels:
+        needs = {
+            "mask": any(pipeline.mask != "none" for pipeline in spec.pipelines().values() if _is_rule(pipeline)),
+            "neighbours": any(pipeline.neighbours == "remove" for pipeline in spec.pipelines().values()),
+            "align": spec.align != "none",
+        }
+        for name, needed in needs.items():
+            if needed:
+                raise SpecError(
+                    f"{name}: cells are given by {table.mode}, and this needs their labels.",
+                    remedy="Give label_path and label in the table.",
+                )
+    if spec.shape == "auto" and table.mode == "centres":
+        raise SpecError("shape: cells are given by centres, which have no size.", remedy="Give a shape.")
+    if spec.shape == "auto" and isinstance(spec.align, UserFunction):
+        raise SpecError("shape: 'auto' does not go with a function that aligns.", remedy="Give a shape.")
+    if spec.split is not None:
+        known = {"cell_id", "fov_id", "label", *table.metadata}
+        unknown = [name for name in spec.split.by if name not in known]
+        if unknown:
+            raise SpecError(
+                f"split: there is no column {unknown[0]!r}; there are {', '.join(sorted(known))}.",
+                remedy=did_you_mean(unknown[0], known),
+            )
+
+
+def _is_rule(pipeline: Pipeline) -> bool:
+    return not isinstance(pipeline.mask, UserFunction)
+
+
+def meets_condition(frame: pd.DataFrame, condition: str, field: str = "drop") -> Any:
     """Which rows meet a condition in pandas' query syntax.
+
+    Parameters
+    ----------
+    frame : DataFrame
+    condition : str
+    field : str
+        Of the spec, for errors.
 
     Raises
     ------
@@ -44,11 +90,11 @@ def meets_condition(frame: pd.DataFrame, condition: str) -> Any:
         met = np.asarray(frame.eval(condition, engine="python"))
     except Exception as error:
         raise SpecError(
-            f"drop: the condition {condition!r} cannot be evaluated: {error}.",
+            f"{field}: the condition {condition!r} cannot be evaluated: {error}.",
             remedy=f"Columns are {', '.join(map(str, frame.columns))}.",
         ) from error
     if met.dtype != bool or met.shape != (len(frame),):
-        raise SpecError(f"drop: the condition {condition!r} is not true or false for each cell.")
+        raise SpecError(f"{field}: the condition {condition!r} is not true or false for each cell.")
     return met
 
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -36,10 +36,14 @@ class FovTask:
     source : FovSource
     cells : DataFrame
         Rows of the validated table.
+    bounds : dict
+        (low, high) that were fitted over more than this field, by representation and channel; None where nothing could
+        be fitted.
     """
 
     source: FovSource
     cells: pd.DataFrame
+    bounds: Mapping[str, Mapping[str, tuple[float, float] | None]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,16 @@ def fov_tasks(
 
 
 def _shared_columns(table: CellTable, frame: pd.DataFrame, starts: Any) -> dict[str, list[Any]]:
-    names = [*table.image_columns.values(), "fov_id", "label_path", "label_channel", "scene", "timepoint", "axes"]
+    names = [
+        *table.image_columns.values(),
+        *table.label_images.values(),
+        "fov_id",
+        "label_path",
+        "label_channel",
+        "scene",
+        "timepoint",
+        "axes",
+    ]
     names += ["label_axes", *VOXEL_SIZE]
     return {name: frame[name].iloc[starts].tolist() for name in dict.fromkeys(names) if name in frame}
 
@@ -152,12 +165,12 @@ def _source(
     images = {name: image(row[column], axes) for name, column in table.image_columns.items()}
     label_channel = row.get("label_channel") or spec.label_channel
     labels = None
+    label_axes = row.get("label_axes") or spec.label_axes
+    if label_channel is None and axes and not label_axes:
+        label_axes = axes.replace("C", "").replace("T", "")
     if table.has_labels:
         path = row.get("label_path")
         if path:
-            label_axes = row.get("label_axes") or spec.label_axes
-            if label_channel is None and axes and not label_axes:
-                label_axes = axes.replace("C", "").replace("T", "")
             labels = image(path, label_axes if label_channel is None else label_axes or axes)
         else:
             labels = next(iter(images.values()))
@@ -169,6 +182,7 @@ def _source(
         channels=spec.channels if "" in images else None,  # type: ignore[arg-type]
         labels=labels,
         label_channel=None if label_channel is None or labels is None else str(label_channel),
+        label_images={name: image(row[column], label_axes) for name, column in table.label_images.items()},
         voxel_size=VoxelSize(*size),
     )
 
@@ -203,7 +217,7 @@ def make_jobs(tasks: Sequence[FovTask], digest: str) -> tuple[Job, ...]:
 def _job(fovs: list[FovTask], digest: str) -> Job:
     hashed = hashlib.sha256(digest.encode())
     for fov in fovs:
-        hashed.update(repr(fov.source).encode())
+        hashed.update(repr((fov.source, fov.bounds)).encode())
         # Types are part of it: the text "1" and the number 1 are stored differently.
         hashed.update(repr([(str(name), str(kind)) for name, kind in fov.cells.dtypes.items()]).encode())
         hashed.update(json.dumps(fov.cells.to_dict("split")["data"], default=str).encode())

@@ -10,8 +10,6 @@ import pandas as pd
 
 from cellcube.cells import CellTable
 from cellcube.errors import CellcubeError, ImageError, MissingDependencyError
-from cellcube.images.fov import Fov
-from cellcube.pixels import box_of_labels
 from cellcube.plan.jobs import FovTask
 from cellcube.urls import seen_from
 
@@ -20,15 +18,6 @@ FOV_ERRORS = (ImageError, MissingDependencyError)
 
 
 FovError = ImageError | MissingDependencyError
-
-
-def list_labels(task: FovTask, reader: Any) -> list[int] | FovError:
-    """Every label in the label image of a FOV, ascending; or why it cannot be read."""
-    try:
-        with Fov(task.source, reader, pixels=False) as fov:
-            return sorted(box_of_labels(fov.read_labels()))
-    except FOV_ERRORS as error:
-        return error
 
 
 def expand(
@@ -42,7 +31,7 @@ def expand(
         Of mode ``fovs``.
     tasks : sequence of FovTask
     labels : sequence
-        What `list_labels` gave for each.
+        The labels of each, or why they cannot be read.
 
     Returns
     -------

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from cellcube.cells import CellTable
-from cellcube.cube import Layout
-from cellcube.errors import AxesError, ChannelError, MissingDependencyError, SpecError
-from cellcube.functions import UserFunction
+from cellcube.cube import Layout, cell_coordinates, channel_coordinates
+from cellcube.errors import AxesError, ChannelError, MissingDependencyError, SpecError, did_you_mean
 from cellcube.images.fov import Fov
 from cellcube.plan.jobs import FovTask
 from cellcube.plan.labels import FOV_ERRORS, FovError
-from cellcube.spec import CubeSpec, Normalizer
+from cellcube.spec import CubeSpec, Pipeline
 
 # FOVs that are opened to learn whether the table's channels and axes can be right at all.
 PROBED = 5
@@ -43,16 +43,16 @@ def resolve_layout(
         try:
             # The label image may be broken alone; it does not decide the layout.
             with Fov(task.source, reader, labels=False) as fov:
-                if spec.keeps_raw:
-                    dtype = np.dtype(spec.dtype) if spec.dtype else fov.dtype
-                    if dtype.name not in ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32"):
-                        dtype = np.dtype("float32")
-                else:
-                    dtype = np.dtype(spec.dtype or "float16")
-                types = {name: _coordinate_type(table.frame[name]) for name in table.metadata if is_coordinate(name)}
+                dtypes = {name: _dtype(pipeline, fov.dtype) for name, pipeline in spec.pipelines().items()}
                 check_channels(fov.channels, spec)
+                groups = {*spec.representations, *(f"mask_{name}" for name in spec.label_images)}
+                types = {
+                    name: _coordinate_type(table.frame[name])
+                    for name in table.metadata
+                    if is_coordinate(name) and name not in groups
+                }
                 _check_labels(tasks, spec)
-                return Layout.of(spec, fov.channels, dtype.name, table.has_labels, types), errors
+                return _checked(Layout.of(spec, fov.channels, dtypes, table.has_labels, types)), errors
         except FOV_ERRORS as error:
             errors[task.source.fov_id] = error
         if number + 1 == min(PROBED, len(tasks)):
@@ -90,20 +90,56 @@ def check_channels(channels: Sequence[str], spec: CubeSpec) -> None:
     ------
     SpecError
     """
-    if isinstance(spec.normalize, dict) and set(spec.normalize) != set(channels):
+    for name, pipeline in spec.pipelines().items():
+        place = "" if name == "cells" else f"representations.{name}."
+        if isinstance(pipeline.normalize, dict) and set(pipeline.normalize) != set(channels):
+            raise SpecError(
+                f"{place}normalize has channels {', '.join(pipeline.normalize)}, the FOVs have {', '.join(channels)}.",
+                remedy="Give one normalizer for each channel.",
+            )
+        if isinstance(pipeline.mask, dict):
+            _known(f"{place}mask", pipeline.mask, channels)
+    _known("illumination", spec.illumination, channels)
+    if isinstance(spec.flip, str):
+        _known("flip", [spec.flip], channels)
+    elif spec.flip is not None and not 0 <= spec.flip < len(channels):
+        raise SpecError(f"flip: there is no channel {spec.flip}; there are {len(channels)}, from 0.")
+
+
+def _known(field: str, given: Iterable[str], channels: Sequence[str]) -> None:
+    unknown = [name for name in given if name not in channels]
+    if unknown:
         raise SpecError(
-            f"normalize has channels {', '.join(spec.normalize)}, the FOVs have {', '.join(channels)}.",
-            remedy="Give one normalizer for each channel.",
+            f"{field}: there is no channel {unknown[0]!r}; the FOVs have {', '.join(channels)}.",
+            remedy=did_you_mean(unknown[0], channels),
         )
 
 
-def normalizers(spec: CubeSpec, channels: Sequence[str]) -> tuple[Normalizer, ...] | UserFunction:
-    """The normalizer of each channel, or the user's function."""
-    if isinstance(spec.normalize, dict):
-        return tuple(spec.normalize[name] for name in channels)
-    if isinstance(spec.normalize, UserFunction):
-        return spec.normalize
-    return (spec.normalize,) * len(channels)
+def _dtype(pipeline: Pipeline, image: np.dtype[Any]) -> str:
+    if not pipeline.keeps_raw:
+        return pipeline.dtype or "float16"
+    name = np.dtype(pipeline.dtype or image).name
+    known = ("uint8", "uint16", "uint32", "int8", "int16", "int32", "float16", "float32")
+    return name if name in known else "float32"
+
+
+def _checked(layout: Layout) -> Layout:
+    """A layout whose names do not meet.
+
+    Raises
+    ------
+    SpecError
+    """
+    arrays = layout.arrays()
+    axes = ("cell", "t", "c", "z", "y", "x")
+    taken = {*axes, *cell_coordinates(layout), *channel_coordinates(layout), "labels", *layout.masks}
+    projections = {name for name, array in arrays.items() if array.projection}
+    for name in layout.representations:
+        if name != "cells" and (name in taken or name in projections or name == "mask"):
+            raise SpecError(f"representations: {name!r} is the name of something else in the cube; choose another.")
+    if len(arrays) < sum(1 + len(each.projections) for each in layout.representations.values()) + len(layout.masks):
+        raise SpecError("representations: two arrays of the cube would have one name; choose other names.")
+    return layout
 
 
 def is_coordinate(name: str) -> bool:
@@ -115,7 +151,7 @@ _TAKEN = {
     "labels",
     "mask",
     "zarr.json",
-    *(f"{kind}_{axis}" for kind in ("max", "mean", "sum", "min") for axis in "zyx"),
+    *(f"{kind}_{axis}" for kind in ("max", "mean", "sum", "min") for axis in ("z", "y", "x", "montage")),
 }
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import sys
 import time
@@ -25,27 +23,13 @@ from cellcube.images import ImplausibleVoxelSizeWarning
 from cellcube.ledger import Claim
 from cellcube.location import Location
 from cellcube.manifest import CATALOG, is_current, read_outcomes, write_manifest
-from cellcube.plan import (
-    PROBED,
-    Job,
-    Plan,
-    check_channels,
-    check_drop,
-    check_same_cells,
-    expand,
-    failed_outcome,
-    fov_tasks,
-    list_labels,
-    make_jobs,
-    outcomes_frame,
-    refuse_wrong_call,
-    resolve_layout,
-)
+from cellcube.plan import Job, Plan
 from cellcube.run.commit import commit_run, pack, run_record, stage_seconds
 from cellcube.run.executors import Workers
 from cellcube.run.job import run_job
+from cellcube.run.planner import Planner
 from cellcube.run.report import BuildReport, Estimate, make_report
-from cellcube.run.result import CropDepthWarning, JobContext, JobResult, heard
+from cellcube.run.result import CropDepthWarning, JobContext, JobResult
 from cellcube.run.target import WORK, check_spec, choose_spec, find_dataset
 from cellcube.run.trial import trial
 from cellcube.spec import CubeSpec
@@ -128,7 +112,7 @@ def build(
             remedy='Give rebuild="all" a new root.',
         )
     if state is not None:
-        check_spec(chosen, state, location)
+        chosen = check_spec(chosen, state, location)
     table = load_cells(cells, chosen, storage_options)
     builder = _Builder(location, chosen, table, state, executor, storage_options, on_error == "raise", progress)
     if dry_run:
@@ -160,71 +144,13 @@ class _Builder:
         self.storage_options = storage_options
         self.stop_on_error = stop_on_error
         self.progress = progress
-        self.asked: pd.DataFrame = table.frame
-        self.before: pd.DataFrame | None = None
         self.started = datetime.now(UTC)
         self.warned: set[str] = set()
-
-    def plan(self) -> Plan:
-        """What is to be done; reads label images where the table asks for every label, and one FOV's metadata."""
-        frame, failed = self.table.frame, outcomes_frame([])
-        if self.table.mode == "fovs":
-            tasks = list(fov_tasks(self.table, frame, self.spec, self.storage_options))
-            with Workers(self.executor, math.ceil(len(tasks) / 16)) as workers:
-                labels = workers.map(partial(list_labels, reader=self.spec.reader), tasks)
-            refuse_wrong_call([found for found in labels[:PROBED] if isinstance(found, Exception)], len(labels))
-            frame, failed = expand(self.table, tasks, labels)
-        self.asked = frame
-        if self.state is not None:
-            self.before = read_outcomes(self.root, self.state.version)
-            check_same_cells(self.before, frame)
-            decided = self.before.loc[self.before["status"] != "failed", "cell_id"]
-            frame = frame[~frame["cell_id"].isin(decided)]
-        tasks = list(fov_tasks(self.table, frame, self.spec, self.storage_options))
-        layout: Layout | None
-        if self.state is not None:
-            layout = self.state.layout
-            check_channels(layout.channels, self.spec)
-            self._check_append(layout)
-        else:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", UserWarning)
-                layout, errors = resolve_layout(tasks, self.spec, self.table)
-            self._warn(heard(caught))
-            if layout is None:
-                base = self.table.published_base
-                rows = [
-                    failed_outcome(cell_id, task.source.fov_id, errors[task.source.fov_id], base, int(label))
-                    for task in tasks
-                    for cell_id, label in zip(
-                        task.cells["cell_id"], task.cells.get("label", pd.Series(0, task.cells.index)), strict=True
-                    )
-                ]
-                return Plan((), None, pd.concat([failed, outcomes_frame(rows)], ignore_index=True))
-        check_drop(self.spec, self.table, layout)
-        digest = json.dumps([self.spec.digest, layout.to_dict(), self.table.metadata], sort_keys=True)
-        return Plan(make_jobs(tasks, digest), layout, failed)
-
-    def _check_append(self, layout: Layout) -> None:
-        if layout.has_masks != self.table.has_labels:
-            raise ArgumentError(
-                "The dataset has masks, and this table gives no labels."
-                if layout.has_masks
-                else "The dataset has no masks, as its cells were given by boxes or centres; this table gives labels.",
-                remedy="Build these cells into a dataset of their own.",
-            )
-        absent = [
-            name for name, kind in layout.metadata.items() if kind in ("int64", "bool") and name not in self.table.frame
-        ]
-        if absent:
-            raise ArgumentError(
-                f"The dataset has the coordinates {', '.join(absent)}, and the table lacks these columns.",
-                remedy="Add them to the table.",
-            )
+        self.planner = Planner(root, spec, table, state, executor, storage_options, self._warn)
 
     def dry_run(self, started: float) -> BuildReport:
         """The report of what would be done."""
-        plan = self.plan()
+        plan = self.planner.plan(trial=True)
         with Workers(self.executor, len(plan.jobs)) as workers:
             count = workers.count
         seconds, memory = trial(plan, self._context(plan.layout) if plan.layout else None)
@@ -241,7 +167,7 @@ class _Builder:
 
     def build(self, started: float, identify: bool) -> BuildReport:
         """Do it."""
-        plan = self.plan()
+        plan = self.planner.plan()
         if self._changes_nothing(plan):
             if self.state is not None and not is_current(self.root, self.state):
                 # A build was killed between its commit and what is derived from it.
@@ -269,9 +195,17 @@ class _Builder:
                 committed = self.state.count if self.state else 0
                 pack(self.root, plan.layout, committed, self.pending, results, workers)
                 version = self.state.version + 1 if self.state else 1
-                record = run_record(self.root, self.spec, version, self.started, results, decided, workers, identify)
-            self.state = commit_run(self.root, self.spec, plan.layout, self.state, decided, _kept_rows(results), record)
-            self.before = None
+                record = run_record(
+                    self.root, self.planner.spec, version, self.started, results, decided, workers, identify
+                )
+            record["fits"] = self.planner.fits
+            record["illumination"] = self.planner.light_digests
+            kept = {"fitted": self.planner.fitted, "illumination": self.planner.light_digests}
+            rows = _kept_rows(results)
+            self.state = commit_run(
+                self.root, self.planner.spec, plan.layout, self.state, decided, rows, _labels(results), record, kept
+            )
+            self.planner.before = None
             write_manifest(self.root, self.state)
             self.pending.remove()
         return self._report(decided, added, started, stages=stage_seconds(results))
@@ -297,10 +231,10 @@ class _Builder:
         """Whether the dataset's outcomes say the same of these cells already."""
         if decided.empty:
             return True
-        if self.before is None:
+        if self.planner.before is None:
             return False
         columns = ["cell_id", "status", "reason"]
-        both = decided[columns].merge(self.before[columns], on=columns)
+        both = decided[columns].merge(self.planner.before[columns], on=columns)
         return len(both) == len(decided)
 
     def _warn(self, heard: Iterable[Sequence[str]]) -> None:
@@ -313,12 +247,17 @@ class _Builder:
     def _context(self, layout: Layout) -> JobContext:
         return JobContext(
             pending=self.pending,
-            spec=self.spec,
+            spec=self.planner.spec,
             layout=layout,
             image_columns=self.table.image_columns,
             metadata=self.table.metadata,
             base=self.table.published_base,
             stop_on_error=self.stop_on_error,
+            label_columns=(
+                *self.table.label_images.values(),
+                *(f"label_{name}" for name in self.table.label_images if f"label_{name}" in self.table.frame),
+            ),
+            lights=self.planner.lights,
         )
 
     def _run_jobs(self, plan: Plan, workers: Workers) -> list[JobResult]:
@@ -341,11 +280,11 @@ class _Builder:
         return [result for result in results if result is not None]
 
     def _report(self, decided: pd.DataFrame, added: int, started: float, **fields: Any) -> BuildReport:
-        asked = self.asked["cell_id"] if "cell_id" in self.asked else pd.Series([], dtype=str)
+        asked = self.planner.asked["cell_id"] if "cell_id" in self.planner.asked else pd.Series([], dtype=str)
         frames = [decided[["cell_id", "fov_id", "label", "status", "reason"]].assign(run=0)]
         version = self.state.version if self.state else 0
         if self.state is not None:
-            outcomes = self.before if self.before is not None else read_outcomes(self.root, version)
+            outcomes = self.planner.before if self.planner.before is not None else read_outcomes(self.root, version)
             asked_ids = pd.concat([asked, decided["cell_id"]])
             frames = [outcomes[outcomes["cell_id"].isin(asked_ids)]]
             missing = decided[~decided["cell_id"].isin(outcomes["cell_id"])]
@@ -370,6 +309,14 @@ def _work(item: tuple[Job, int], context: JobContext) -> JobResult:
 def _kept_rows(results: list[JobResult]) -> pd.DataFrame:
     frames = [result.cells for result in results if len(result.cells)]
     return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
+
+
+def _labels(results: list[JobResult]) -> pd.DataFrame:
+    """How many labels the label image of each FOV has."""
+    found = {fov: count for result in results for fov, count in result.labels.items()}
+    return pd.DataFrame(
+        {"fov_id": pd.Series(list(found), dtype=str), "labels": pd.Series(list(found.values()), dtype="int64")}
+    )
 
 
 def _rooms(plan: Plan, committed: int) -> Iterable[int]:

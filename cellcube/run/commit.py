@@ -53,7 +53,9 @@ def commit_run(
     state: CubeState | None,
     outcomes: pd.DataFrame,
     cells: pd.DataFrame,
+    labels: pd.DataFrame,
     record: Mapping[str, Any],
+    fitted: Mapping[str, Any],
 ) -> CubeState:
     """Write the run and the coordinates of its cells, then replace the cube's metadata.
 
@@ -68,8 +70,12 @@ def commit_run(
         Of the run.
     cells : DataFrame
         Manifest rows of the kept cells, in the order of their pixels.
+    labels : DataFrame
+        `fov_id` and the number of its `labels`.
     record : mapping
         Of `run_record`.
+    fitted : mapping
+        What later builds reuse: statistics of groups, digests of illumination images.
 
     Returns
     -------
@@ -80,7 +86,7 @@ def commit_run(
     first = state.count if state else 0
     cells = _with_run(cells, version)
     rows = _for_coordinates(cells, layout)
-    write_run(root / "runs", version, record, outcomes.assign(run=version), cells)
+    write_run(root / "runs", version, record, outcomes.assign(run=version), cells, labels.assign(run=version))
 
     count = first + len(rows)
     old: Mapping[str, Any] = state.attributes if state else {"versions": []}
@@ -101,12 +107,13 @@ def commit_run(
         "identity": spec.identity(),
         "layout": layout.to_dict(),
         "voxel_size": voxel_size,
-        "windows": old.get("windows") or _windows(rows, layout, spec),
+        "windows": old.get("windows") or _windows(rows, layout),
+        **fitted,
         "versions": [*old["versions"], entry],
         "last_run": {"code": record["code"], "cellcube": record["environment"]["cellcube"]},
     }
     sizes = None
-    if voxel_size != "mixed":
+    if not isinstance(voxel_size, str):
         z, y, x = (math.nan if value is None else float(value) for value in voxel_size)
         sizes = (z, y, x)
     cube = root / "cube.zarr"
@@ -170,7 +177,7 @@ def _with_run(cells: pd.DataFrame, version: int) -> pd.DataFrame:
 
 def _for_coordinates(kept: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     if kept.empty:
-        names = [*cubes.CELL_COORDINATES, *layout.metadata, *cubes.CHANNEL_COORDINATES]
+        names = [*cubes.cell_coordinates(layout), *cubes.channel_coordinates(layout)]
         return pd.DataFrame({name: [] for name in [*names, *(f"intensity_max_{each}" for each in layout.channels)]})
     rows = kept.copy(deep=False)
     for name, kind in layout.metadata.items():
@@ -183,9 +190,9 @@ def _for_coordinates(kept: pd.DataFrame, layout: Layout) -> pd.DataFrame:
                 f"The column {name!r} holds {rows[name].dtype}, in the dataset it is {kind}.",
                 remedy="Convert the column, or give it another name.",
             )
-    for bound in ("norm_low", "norm_high"):
-        columns = [f"{bound}_{channel}" for channel in layout.channels]
-        rows[bound] = rows[columns].to_numpy("float64").tolist()
+    for name in cubes.channel_coordinates(layout):
+        columns = [f"{name}_{channel}" for channel in layout.channels]
+        rows[name] = rows[columns].to_numpy("float64").tolist()
     return rows
 
 
@@ -205,13 +212,31 @@ def _common_voxel_size(rows: pd.DataFrame, before: Any) -> Any:
     return list(found.pop()) if len(found) == 1 else "mixed"
 
 
-def _windows(rows: pd.DataFrame, layout: Layout, spec: CubeSpec) -> list[list[float]]:
-    """Display window of each channel, in stored values."""
-    if not spec.keeps_raw:
-        return [[0.0, stored_scale(layout.dtype)] for _ in layout.channels]
-    windows = []
-    for channel in layout.channels:
-        highest = rows[f"intensity_max_{channel}"].to_numpy("float64")
-        end = float(np.percentile(highest, 90)) if len(highest) else stored_scale(layout.dtype)
-        windows.append([0.0, end if end > 0 else stored_scale(layout.dtype)])
-    return windows
+# Display windows of what has no bounds: most pixels lie so many standard deviations around the mean.
+_DEVIATIONS = (-2.0, 5.0)
+
+
+def _windows(rows: pd.DataFrame, layout: Layout) -> dict[str, list[list[float]]]:
+    """Display window of each channel in stored values, by representation."""
+    found = {}
+    for name, representation in layout.representations.items():
+        found[name] = [
+            _window(each, rows[f"intensity_max_{channel}"].to_numpy("float64"), representation.dtype)
+            for each, channel in zip(representation.normalization, layout.channels, strict=True)
+        ]
+    return found
+
+
+def _window(normalizer: Mapping[str, Any], highest: Any, dtype: str) -> list[float]:
+    method = normalizer.get("method")
+    if method in ("zscore", "robust_zscore"):
+        return list(_DEVIATIONS)
+    whole = stored_scale(dtype)
+    end = float(np.percentile(highest, 90)) if len(highest) else whole
+    if method == "arcsinh":
+        end = float(np.arcsinh((end - normalizer["offset"]) / normalizer["cofactor"]))
+    elif method == "log":
+        end = float(np.log(max(end + normalizer["offset"], 1.0)))
+    elif method != "none":
+        return [0.0, whole]
+    return [0.0, end if end > 0 else whole]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,26 +18,17 @@ from cellcube.errors import (
     CellError,
     ChannelError,
     ImageMismatchError,
-    LabelNotFoundError,
+    UserFunctionError,
 )
+from cellcube.functions import UserFunction
 from cellcube.images.fov import Fov
-from cellcube.pixels import (
-    Box,
-    Dropped,
-    Normalization,
-    Window,
-    box_of_labels,
-    cut,
-    measure_cell,
-    place_window,
-    project,
-    window_at,
-)
-from cellcube.plan import FOV_ERRORS, FovTask, Job, failed_outcome, meets_condition, normalizers, outcomes_frame
+from cellcube.pixels import Dropped
+from cellcube.plan import FOV_ERRORS, FovTask, Job, failed_outcome, meets_condition, outcomes_frame
+from cellcube.run.calls import call
+from cellcube.run.field import Field, PlacedCell
 from cellcube.run.result import CropDepthWarning, JobContext, JobResult, heard, states_of
+from cellcube.run.stages import Masks, Stages
 from cellcube.urls import public_url
-
-Pixels = np.ndarray[Any, Any]
 
 
 def run_job(job: Job, context: JobContext, room: int) -> JobResult:
@@ -69,7 +60,8 @@ class _Run:
         self.layout = context.layout
         self.arrays = context.layout.arrays()
         self.writers = {name: PieceWriter(array, room) for name, array in self.arrays.items()}
-        self.normalization = Normalization(normalizers(self.spec, self.layout.channels), np.dtype(context.layout.dtype))
+        self.stages = Stages(self.spec, self.layout)
+        self.labels: dict[str, int] = {}
         self.outcomes: list[dict[str, Any]] = []
         self.cells: list[dict[str, Any]] = []
         self.pieces: list[int] = []
@@ -97,6 +89,7 @@ class _Run:
             cells=pd.DataFrame(self.cells),
             pieces=self.pieces,
             sizes=self.sizes,
+            labels=self.labels,
             sources={fov.source.fov_id: states_of(fov, self.context.base) for fov in self.job.fovs},
             seconds={name: round(value, 4) for name, value in self.seconds.items()},
             warned=heard(caught),
@@ -106,27 +99,31 @@ class _Run:
 
     def _fov(self, task: FovTask) -> None:
         cells = task.cells
+        known = len(self.outcomes)
         try:
             with self._open(task) as fov:
                 with self.stage("read"):
-                    labels = fov.read_labels() if fov.has_labels else None
+                    field = Field(fov, self.spec, self.layout.shape, self.context.lights)
+                if field.labels is not None:
+                    self.labels[fov.fov_id] = len(field.boxes)
                 with self.stage("select"):
-                    placed = self._place(fov, labels, cells)
+                    placed = self._place(field, cells)
                 if not placed:
                     return
-                region = _around([*(box for _, box, _ in placed), *(_inner(window) for _, _, window in placed)])
                 with self.stage("read"):
-                    volumes = tuple(fov.read(channel, region.slices) for channel in range(len(fov.channels)))
+                    field.load(placed)
+            with self.stage("normalize"):
+                bounds = field.bounds(task.bounds)
         except FOV_ERRORS as error:
-            known = {row["cell_id"] for row in self.outcomes[-len(cells) :]}
+            decided = {row["cell_id"] for row in self.outcomes[known:]}
             for row in _records(cells):
-                if row["cell_id"] not in known:
+                if row["cell_id"] not in decided:
                     self._failed(row, task.source.fov_id, error)
             return
         with self.stage("select"):
-            measured = self._measure(fov, volumes, labels, region.start, placed)
-        for row, window in measured:
-            self._cell(row, volumes, labels, region.start, window)
+            measured = self._measure(field, placed)
+        for row, cell in measured:
+            self._cell(field, row, cell, bounds)
 
     def _open(self, task: FovTask) -> Fov:
         with self.stage("read"):
@@ -146,10 +143,14 @@ class _Run:
                 f"{', '.join(self.layout.channels)}.",
                 path=path,
             )
-        if self.spec.keeps_raw and not np.can_cast(fov.dtype, self.layout.dtype, "safe"):
-            raise ImageMismatchError(
-                f"The image holds {fov.dtype}, which the dataset's {self.layout.dtype} cannot hold exactly.", path=path
-            )
+        for name, each in self.layout.representations.items():
+            # What is resampled or corrected is rounded anyway.
+            exact = not (self.spec.interpolates or self.spec.illumination or self.spec.preprocess)
+            if each.keeps_raw and exact and not np.can_cast(fov.dtype, each.dtype, "safe"):
+                place = "dataset" if name == "cells" else f"representation {name!r}"
+                raise ImageMismatchError(
+                    f"The image holds {fov.dtype}, which the {place}'s {each.dtype} cannot hold exactly.", path=path
+                )
         planes, depth = fov.shape[0], self.layout.shape[0]
         if depth == 1 < planes:
             warnings.warn(
@@ -167,122 +168,98 @@ class _Run:
         if fov.dtype.kind not in "iufb":
             raise ImageMismatchError(f"The image holds {fov.dtype}, not intensities.", path=path)
 
-    def _place(self, fov: Fov, labels: Pixels | None, cells: pd.DataFrame) -> list[tuple[dict[str, Any], Box, Window]]:
+    def _place(self, field: Field, cells: pd.DataFrame) -> list[PlacedCell]:
         """Where each cell lies; cells that cannot be placed are decided here."""
-        boxes = box_of_labels(labels) if labels is not None else {}
         placed = []
         for row in _records(cells):
-            row["fov_id"] = fov.fov_id
-            try:
-                box, window = self._window(row, boxes if labels is not None else None, fov)
-            except Dropped as reason:
-                self.outcomes.append({**_identity(row), "status": "dropped", "reason": str(reason)})
-            except CellError as error:
-                self._failed(row, fov.fov_id, error)
-            else:
-                placed.append((row, box, window))
+            row["fov_id"] = field.fov.fov_id
+            with self._deciding(row):
+                placed.append(field.place(row))
         return placed
 
-    def _window(self, row: Mapping[str, Any], boxes: Mapping[int, Box] | None, fov: Fov) -> tuple[Box, Window]:
-        spec = self.spec
-        shape = self.layout.shape
-        if boxes is not None:
-            box = boxes.get(int(row["label"]))
-            if box is None:
-                raise LabelNotFoundError(
-                    f"Label {row['label']} is not in the label image, which has {len(boxes)} labels"
-                    + (f" from {min(boxes)} to {max(boxes)}." if boxes else "."),
-                )
-        elif "y0" in row:
-            box = Box(
-                (int(row.get("z0", 0)), int(row["y0"]), int(row["x0"])),
-                (int(row.get("z1", fov.shape[0])), int(row["y1"]), int(row["x1"])),
-            )
-        else:
-            centre = (
-                float(row.get("center_z", (fov.shape[0] - 1) / 2)),
-                float(row["center_y"]),
-                float(row["center_x"]),
-            )
-            window = window_at(centre, shape, fov.shape, spec.edge)
-            return _inner(window), window
-        return box, place_window(box, shape, fov.shape, spec.edge, spec.oversize)
-
-    def _measure(
-        self,
-        fov: Fov,
-        volumes: tuple[Pixels, ...],
-        labels: Pixels | None,
-        offset: tuple[int, int, int],
-        placed: list[tuple[dict[str, Any], Box, Window]],
-    ) -> list[tuple[dict[str, Any], Window]]:
-        """The manifest rows of the cells of a FOV; cells that meet the drop condition are decided here."""
-        measured = []
-        for given, box, window in placed:
-            row = _identity(given)
-            for column in (*self.context.image_columns.values(), "label_path", "scene", "timepoint"):
-                if column in given:
-                    value = given[column]
-                    row[column] = public_url(value) if isinstance(value, str) else value
-            row.update((name, given[name]) for name in self.context.metadata)
-            for axis, letter in enumerate("zyx"):
-                row[f"{letter}0"], row[f"{letter}1"] = box.start[axis], box.stop[axis]
-                row[f"origin_{letter}"] = window.origin[axis]
-                row[f"voxel_size_{letter}"] = fov.voxel_size[axis]
-            row["padded_fraction"] = window.padded_fraction
-            row["shifted"], row["oversize"] = window.shifted, window.oversize
-            inside = labels[box.slices] == row["label"] if labels is not None else None
-            row.update(measure_cell(volumes, inside, box, offset, fov.shape, fov.voxel_size, fov.channels))
-            measured.append((row, window))
-        if self.spec.drop is not None and measured:
-            met = meets_condition(pd.DataFrame([row for row, _ in measured]), self.spec.drop)
-            for (row, _), dropped in zip(measured, met, strict=True):
-                if dropped:
-                    self.outcomes.append({**_identity(row), "status": "dropped", "reason": f"drop: {self.spec.drop}"})
-            measured = [each for each, dropped in zip(measured, met, strict=True) if not dropped]
-        return measured
-
-    def _cell(
-        self,
-        row: dict[str, Any],
-        volumes: tuple[Pixels, ...],
-        labels: Pixels | None,
-        offset: tuple[int, int, int],
-        window: Window,
-    ) -> None:
-        with self.stage("select"):
-            crop = np.empty((len(volumes), *window.shape), np.result_type(*volumes))
-            for channel, volume in zip(crop, volumes, strict=True):
-                cut(volume, window, offset, out=channel)
-            mask = cut(labels, window) == row["label"] if labels is not None else None
-            inside = None
-            if self.spec.mask == "label" and mask is not None:
-                inside = mask
-            elif not window.is_whole:
-                inside = np.zeros(window.shape, bool)
-                inside[window.target] = True
+    @contextmanager
+    def _deciding(self, row: Mapping[str, Any]) -> Iterator[None]:
+        """What is raised within drops or fails the cell."""
         try:
-            if inside is not None and not inside.any():
-                raise CellError("The crop holds no voxel of the cell.")
-            if crop.dtype.kind == "f" and not np.isfinite(crop).all():
-                raise CellError("The crop holds pixels that are not finite.")
-            with self.stage("normalize"):
-                pixels, low, high = self.normalization(crop, inside, row)
-                images = {name: project(pixels, name, window.target) for name in self.layout.projections}
+            yield
+        except Dropped as reason:
+            self.outcomes.append({**_identity(row), "status": "dropped", "reason": str(reason)})
         except CellError as error:
             self._failed(row, row["fov_id"], error)
-            return
-        for channel, name in enumerate(self.layout.channels):
-            row[f"norm_low_{name}"], row[f"norm_high_{name}"] = float(low[channel]), float(high[channel])
-        images["cells"] = pixels
-        if mask is not None:
-            images["mask"] = mask
-        with self.stage("encode"):
-            pieces = {name: self.writers[name].add(images[name]) for name in self.arrays}
-        self.in_piece += 1
-        self.outcomes.append({**_identity(row), "status": "kept", "reason": ""})
-        self.cells.append(row)
-        self._put(pieces)
+
+    def _measure(self, field: Field, placed: list[PlacedCell]) -> list[tuple[dict[str, Any], PlacedCell]]:
+        """The manifest rows of the cells of a FOV; cells that meet the drop condition are decided here."""
+        context = self.context
+        paths = (*context.image_columns.values(), "label_path", *context.label_columns, "scene", "timepoint")
+        measured = []
+        for each in placed:
+            with self._deciding(each.row):
+                cell = field.turn(each)
+                given = cell.row
+                row = _identity(given)
+                for column in paths:
+                    if column in given:
+                        value = given[column]
+                        row[column] = public_url(value) if isinstance(value, str) else value
+                row.update((name, given[name]) for name in (*context.metadata, "split") if name in given)
+                row.update(field.measure(cell))
+                if self.spec.measure is not None:
+                    row.update(self._by_function(self.spec.measure, field, cell, row))
+                measured.append((row, cell))
+        return self._kept(measured)
+
+    def _by_function(
+        self, function: UserFunction, field: Field, cell: PlacedCell, row: dict[str, Any]
+    ) -> dict[str, float]:
+        """The user's own measures."""
+        masks = Masks.of(field, cell, False)
+        told = call("measure", function, row, field.crop(cell), masks.cell, dict(row))
+        try:
+            found = {str(name): float(value) for name, value in dict(told).items()}
+        except (TypeError, ValueError):
+            raise UserFunctionError(
+                f"measure: {function.name} returned {told!r}; a mapping of names to numbers is needed."
+            ) from None
+        taken = [name for name in found if name in row]
+        if taken:
+            raise UserFunctionError(f"measure: {function.name} returned {taken[0]!r}, which is a column already.")
+        return found
+
+    def _kept(self, measured: list[tuple[dict[str, Any], PlacedCell]]) -> list[tuple[dict[str, Any], PlacedCell]]:
+        drop = self.spec.drop
+        if drop is None or not measured:
+            return measured
+        kept = []
+        if isinstance(drop, str):
+            met = meets_condition(pd.DataFrame([row for row, _ in measured]), drop)
+            reasons = [f"drop: {drop}" if each else "" for each in met]
+        for number, (row, cell) in enumerate(measured):
+            with self._deciding(row):
+                if isinstance(drop, UserFunction):
+                    told = call("drop", drop, row, dict(row))
+                    reason = f"drop: {told if isinstance(told, str) else drop.name}" if told else ""
+                else:
+                    reason = reasons[number]
+                if reason:
+                    raise Dropped(reason)
+                kept.append((row, cell))
+        return kept
+
+    def _cell(self, field: Field, row: dict[str, Any], cell: PlacedCell, bounds: Mapping[str, Any]) -> None:
+        with self._deciding(row):
+            with self.stage("select"):
+                crop = field.crop(cell)
+                masks = Masks.of(field, cell, self.stages.needs_own)
+            with self.stage("normalize"):
+                images, columns = self.stages(field, cell, row, crop, masks, bounds)
+            row.update(columns)
+            with self.stage("encode"):
+                pieces = {name: self.writers[name].add(images[name]) for name in self.arrays}
+            self.in_piece += 1
+            reason = f"edge: {cell.placement.beyond()}" if self.spec.edge == "flag" and cell.placement.beyond() else ""
+            self.outcomes.append({**_identity(row), "status": "kept", "reason": reason})
+            self.cells.append(row)
+            self._put(pieces)
 
     def _put(self, pieces: Mapping[str, bytearray | None]) -> None:
         if all(piece is None for piece in pieces.values()):
@@ -319,17 +296,3 @@ def _records(cells: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _identity(row: Mapping[str, Any]) -> dict[str, Any]:
     return {"cell_id": row["cell_id"], "fov_id": row["fov_id"], "label": int(row.get("label", 0))}
-
-
-def _inner(window: Window) -> Box:
-    """The part of a window that is inside the image."""
-    z, y, x = window.source
-    return Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
-
-
-def _around(boxes: Sequence[Box]) -> Box:
-    """The smallest box around all."""
-    if not boxes:
-        return Box((0, 0, 0), (0, 0, 0))
-    z, y, x = ((min(box.start[axis] for box in boxes), max(box.stop[axis] for box in boxes)) for axis in range(3))
-    return Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))

@@ -13,7 +13,7 @@ import pandas as pd
 from cellcube.cube import Layout
 from cellcube.ledger import read_table, write_table
 from cellcube.location import Location
-from cellcube.plan import FovTask, Job
+from cellcube.plan import FovTask, Job, Lighting
 from cellcube.spec import CubeSpec
 from cellcube.urls import public_url, seen_from
 
@@ -35,6 +35,10 @@ class JobContext:
     base : str
         Folder or URL that the table's paths are seen from.
     stop_on_error : bool
+    label_columns : tuple of str
+        Columns of further label images.
+    lights : mapping
+        Illumination images by channel.
     """
 
     pending: Location
@@ -44,6 +48,8 @@ class JobContext:
     metadata: tuple[str, ...]
     base: str = ""
     stop_on_error: bool = False
+    label_columns: tuple[str, ...] = ()
+    lights: Mapping[str, Lighting] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,8 @@ class JobResult:
         Bytes of each piece by its name.
     sources : dict
         Path, size and time or ETag of every file read, by `fov_id`.
+    labels : dict
+        Number of labels in the label image, by `fov_id`.
     seconds : dict
         Time by stage: read, select, normalize, encode, write.
     warned : list of (str, str)
@@ -76,6 +84,7 @@ class JobResult:
     pieces: list[int]
     sizes: dict[str, int]
     sources: dict[str, list[dict[str, Any]]]
+    labels: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     warned: list[list[str]] = field(default_factory=list)
 
@@ -85,6 +94,7 @@ class JobResult:
             "pieces": self.pieces,
             "sizes": self.sizes,
             "sources": self.sources,
+            "labels": self.labels,
             "seconds": self.seconds,
             "warned": self.warned,
         }
@@ -119,7 +129,8 @@ def heard(caught: Sequence[warnings.WarningMessage]) -> list[list[str]]:
 
 def states_of(fov: FovTask, base: str) -> list[dict[str, Any]]:
     """Path as seen from `base`, size and modification time or ETag of every file of a FOV."""
-    images = [*fov.source.images.values(), *([fov.source.labels] if fov.source.labels else [])]
+    source = fov.source
+    images = [*source.images.values(), *([source.labels] if source.labels else []), *source.label_images.values()]
     seen = {image.path: image for image in images}
     return [
         {"path": public_url(seen_from(base, path)), **Location(path, image.storage_options).state()}

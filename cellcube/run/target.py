@@ -21,7 +21,17 @@ from cellcube.spec import CubeSpec
 WORK = ".cellcube"
 
 
-OURS = {"cube.zarr", "runs", "catalog.yaml", "cells.parquet", "outcomes.parquet", "README.md", "gallery", WORK}
+OURS = {
+    "cube.zarr",
+    "runs",
+    "catalog.yaml",
+    "cells.parquet",
+    "outcomes.parquet",
+    "fovs.parquet",
+    "README.md",
+    "gallery",
+    WORK,
+}
 
 
 def find_dataset(location: Location) -> CubeState | None:
@@ -70,15 +80,17 @@ def choose_spec(
     return spec.replace(**fields) if fields else spec
 
 
-def check_spec(spec: CubeSpec, state: CubeState, location: Location) -> None:
-    """Refuse a spec that would mix other cells into the dataset.
+def check_spec(spec: CubeSpec, state: CubeState, location: Location) -> CubeSpec:
+    """The spec with the shape that was fitted before; refuses one that would mix other cells into the dataset.
 
     Raises
     ------
     SpecChangedError
     """
+    if spec.shape == "auto":
+        spec = spec.replace(shape=state.layout.shape)
     if state.attributes["spec_digest"] == spec.digest:
-        return
+        return spec
     raise SpecChangedError(
         "The dataset was built with another spec; appending would mix different cells. Use the spec it was built "
         "with, or another root. What differs (dataset -> now):",

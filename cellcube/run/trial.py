@@ -8,11 +8,7 @@ import time
 import warnings
 
 from cellcube.location import Location
-from cellcube.plan import (
-    FovTask,
-    Job,
-    Plan,
-)
+from cellcube.plan import Job, Plan
 from cellcube.run.job import run_job
 from cellcube.run.result import JobContext
 
@@ -33,7 +29,7 @@ def trial(plan: Plan, context: JobContext | None) -> tuple[float | None, int]:
             key = hashlib.sha256(job.key.encode()).hexdigest()[:24]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                result = run_job(Job(key, (FovTask(fov.source, fov.cells),)), trial, layout.shard_cells)
+                result = run_job(Job(key, (fov,)), trial, layout.shard_cells)
             seconds = time.perf_counter() - start
         if (result.outcomes["status"] == "kept").any():
             image = sum(int(files.get("size") or 0) for files in result.sources[fov.source.fov_id])

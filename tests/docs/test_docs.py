@@ -252,12 +252,14 @@ def test_every_known_column_is_in_the_page_of_the_table() -> None:
 
 
 def test_every_manifest_column_and_coordinate_is_in_the_format() -> None:
-    from cellcube.columns import geometry_and_measures
-    from cellcube.cube import CELL_COORDINATES, CHANNEL_COORDINATES
+    from cellcube.columns import added
+    from cellcube.cube import CHANNEL_COORDINATES, Layout, cell_coordinates
     from cellcube.ledger import OUTCOME_COLUMNS
 
     text = (ROOT / "docs" / "format.md").read_text("utf-8")
-    names = {*CELL_COORDINATES, *CHANNEL_COORDINATES, *OUTCOME_COLUMNS, *geometry_and_measures(["{channel}"])}
+    spec = CubeSpec(oversize="shrink", split={"by": "well", "fractions": {"all": 1}})
+    layout = Layout.of(spec, ("{channel}",), {"cells": "float16"}, True, {})
+    names = {*cell_coordinates(layout), *CHANNEL_COORDINATES, *OUTCOME_COLUMNS, *added(layout)}
     assert sorted(name for name in names if f"`{name}`" not in text) == []
 
 

@@ -108,8 +108,10 @@ def test_build_info_and_build_again(run: Run, whole_cells: Path, tmp_path: Path)
     assert "lab/screen" in told.out
     assert "1 x 32 x 32 voxels (z, y, x)" in told.out
     _, _, by_fov = told.out.partition("FOV  ")
-    counts = [line.split()[1:] for line in by_fov.splitlines()[1:]]
-    assert sum(int(count) for count, status in counts if status == "kept") == 4
+    counts = [line.split(maxsplit=3)[1:] for line in by_fov.splitlines()[1:]]
+    assert sum(int(each[0]) for each in counts if each[1] == "kept") == 4
+    # The table asks for 4 cells of a field that has more.
+    assert "in the label image, and no table asked for them" in told.out
 
     changed = run("build", whole_cells, root, "--set", "shape=[1, 48, 32]", *FAST)
     assert changed.code == 2

@@ -264,11 +264,13 @@ def test_run_round_trip(place: Location) -> None:
     runs = place.parent / "runs"
     cells = pd.DataFrame({"cell_id": ["ü", "b"], "x": [0.1, np.nan], "n": [1, 2**60], "ok": [True, False]})
     decided = outcomes(("ü", "kept"), ("b", "kept"), ("c", "failed"))
-    write_run(runs, 12, {"spec": {"name": "µ"}, "n": 1}, decided, cells)
+    fovs = pd.DataFrame({"fov_id": ["f"], "labels": [4], "run": [12]})
+    write_run(runs, 12, {"spec": {"name": "µ"}, "n": 1}, decided, cells, fovs)
     assert read_run(runs, 12) == {"spec": {"name": "µ"}, "n": 1}
     pd.testing.assert_frame_equal(read_run_table(runs, 12, "cells"), cells)
     pd.testing.assert_frame_equal(read_run_table(runs, 12, "outcomes"), decided)
-    assert runs.names() == ["000012.cells.parquet", "000012.json", "000012.outcomes.parquet"]
+    pd.testing.assert_frame_equal(read_run_table(runs, 12, "fovs"), fovs)
+    assert runs.names() == [f"000012.{end}" for end in ("cells.parquet", "fovs.parquet", "json", "outcomes.parquet")]
 
 
 def test_missing_and_damaged_runs(place: Location) -> None:

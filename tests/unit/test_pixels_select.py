@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cellcube.errors import CellError
-from cellcube.pixels import Box, Dropped, Window, cut, place_window, window_at
+from cellcube.pixels.select import Box, Dropped, Placement, Window, cut, overreach, place_window, window_at
 
 PAD = 40
 
@@ -39,6 +39,31 @@ def check_pixels(image: Any, window: Window) -> None:
     assert window.padded_fraction == pytest.approx((expected == 0).mean(), abs=1e-12)
     assert window.is_whole == (expected != 0).all()
     np.testing.assert_array_equal(crop[window.target], image[window.source])
+    check_placement(image, window, expected)
+
+
+def check_placement(image: Any, placement: Placement, expected: Any) -> None:
+    """What a caller sees who does not know which kind of placement it is."""
+    np.testing.assert_array_equal(placement.pixels(image), expected)
+    out = np.full(placement.shape, -1)
+    assert placement.pixels(image, out=out) is out
+    np.testing.assert_array_equal(out, expected)
+    np.testing.assert_array_equal(placement.labels(image), expected)
+    inside = placement.inside_image()
+    assert (inside is None) == placement.is_whole
+    assert placement.valid() is None
+    if inside is not None:
+        np.testing.assert_array_equal(inside, expected != 0)
+    # Every voxel of the image that the crop shows is held, and no other.
+    voxels = np.argwhere(np.ones(image.shape, bool))
+    held = placement.holds(voxels)
+    assert set(image[tuple(voxels[held].T)]) == set(expected[expected != 0])
+    geometry = placement.geometry((1.0, 0.5, 0.25))
+    assert geometry.is_plain
+    assert geometry.fov_voxel_size == geometry.voxel_size == (1.0, 0.5, 0.25)
+    for place in voxels[held]:
+        q = tuple(int(each) for each in geometry.to_crop(place))
+        assert expected[q] == image[tuple(place)]
 
 
 @given(images())
@@ -83,17 +108,21 @@ def test_shift_stays_inside_wherever_the_image_is_large_enough(case: tuple[Any, 
             assert window.source[axis] == slice(0, extent)
             assert abs(window.target[axis].start - (size - window.target[axis].stop)) <= 1
     assert window.shifted == (window.origin != padded.origin)
+    assert tuple(np.subtract(window.origin, padded.origin)) == window.shift
 
 
 @given(images())
 def test_drop_if_and_only_if_it_leaves_the_image(case: tuple[Any, Box, Any]) -> None:
     image, box, shape = case
     padded = place_window(box, shape, image.shape)
+    assert place_window(box, shape, image.shape, "flag") == padded
     if padded.is_whole:
         assert place_window(box, shape, image.shape, "drop") == padded
+        assert padded.beyond() == ""
     else:
-        with pytest.raises(Dropped, match=r"edge: the crop reaches \d+ voxels beyond the image along [zyx]"):
+        with pytest.raises(Dropped, match=r"edge: the crop reaches \d+ voxels beyond the image along [zyx]") as caught:
             place_window(box, shape, image.shape, "drop")
+        assert str(caught.value) == f"edge: {padded.beyond()}"
 
 
 @given(images())
@@ -144,3 +173,19 @@ def test_centre_outside(centre: Any) -> None:
 def test_box_outside(start: Any, stop: Any) -> None:
     with pytest.raises(CellError, match="not inside the image of shape"):
         place_window(Box(start, stop), (1, 3, 3), (1, 10, 10))
+
+
+def test_how_far_a_crop_reaches_beyond_the_image() -> None:
+    assert overreach([0, 0.0, 0]) == ""
+    assert overreach([0, 2, 3]) == "the crop reaches 3 voxels beyond the image along x"
+    assert overreach([0, 1.2, 1.1]) == "the crop reaches 2 voxels beyond the image along y"
+    window = window_at((0, 9, 4), (1, 4, 4), (1, 10, 10), "flag")
+    assert window.beyond() == "the crop reaches 2 voxels beyond the image along y"
+    assert window_at((0, 9, 4), (1, 4, 4), (1, 10, 10), "shift").beyond() == ""
+
+
+def test_a_point_on_the_border_of_two_windows_is_in_one() -> None:
+    left, right = (window_at((0, 5, x), (1, 4, 4), (1, 10, 10)) for x in (2, 6))
+    points = np.array([[0, 5, 4.5], [0, 5, 4.4], [0, 5, 4.6], [0, 20, 4.5]])
+    np.testing.assert_array_equal(left.holds(points), [False, True, False, False])
+    np.testing.assert_array_equal(right.holds(points), [True, False, True, False])

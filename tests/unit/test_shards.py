@@ -12,7 +12,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellcube.cube import Layout, PieceWriter, metadata_documents
+from cellcube.cube import Layout, PieceWriter, Representation, metadata_documents
 from cellcube.cube import layout as layouts
 from cellcube.cube.layout import ArrayLayout
 from cellcube.cube.shards import ChunkCodec, join_pieces, split_shard
@@ -24,10 +24,14 @@ CODECS = ["blosc-zstd", "blosc-lz4", "zstd", "none"]
 def make_layout(**fields: Any) -> Layout:
     values: dict[str, Any] = {
         "channels": ("DNA", "ER"),
-        "dtype": "uint16",
         "shape": (2, 3, 5),
-        "projections": ("max_z", "sum_y"),
-        "has_masks": True,
+        "representations": {
+            "cells": Representation("uint16", ("max_z", "sum_y", "mean_montage"), ({"method": "none"},) * 2),
+            "bright": Representation("float16", ("max_x",), ({"method": "zscore", "scope": "cell"},) * 2, True),
+        },
+        "masks": ("mask", "mask_nucleus"),
+        "interpolated": False,
+        "has_split": False,
         "cell_axis": "cell",
         "chunk_cells": 1,
         "shard_cells": 6,
@@ -65,7 +69,8 @@ def write_pieces(array: ArrayLayout, cells: Any, room: int) -> list[tuple[bytes,
 def read_by_zarr(layout: Layout, array: ArrayLayout, shards: list[bytes], count: int) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         attributes = {"format": 1}
-        documents = metadata_documents(layout, count, attributes, "test", None, [(0, 1)] * len(layout.channels))
+        windows = dict.fromkeys(layout.representations, [(0, 1)] * len(layout.channels))
+        documents = metadata_documents(layout, count, attributes, "test", None, windows)
         files = {**documents, **{array.shard_key(number): shard for number, shard in enumerate(shards)}}
         for path, data in files.items():
             place = Path(folder) / path
@@ -91,7 +96,8 @@ def test_zarr_reads_every_array_and_codec(name: str, codec: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "float16", "float32"])
 def test_zarr_reads_every_type(dtype: str) -> None:
-    layout = make_layout(dtype=dtype, cell_axis="t")
+    only = Representation(dtype, ("max_z",), ({"method": "none"},) * 2)
+    layout = make_layout(representations={"cells": only}, cell_axis="t")
     array = layout.arrays()["cells"]
     cells = some_cells(array, 6)
     np.testing.assert_array_equal(read_by_zarr(layout, array, [write_pieces(array, cells, 6)[0][0]], 6), cells)
@@ -173,10 +179,10 @@ def test_layout_of_a_spec() -> None:
     from cellcube import CubeSpec
 
     spec = CubeSpec(shape=(1, 96, 96), storage={"shard_mb": 10, "chunk_cells": 3})
-    layout = Layout.of(spec, ("DNA",), "float16", True, {"well": "string"})
+    layout = Layout.of(spec, ("DNA",), {"cells": "float16"}, True, {"well": "string"})
     assert layout.shard_cells % 3 == 0
     assert layout.shard_cells * 96 * 96 * 2 == pytest.approx(10e6, rel=0.01)
     assert Layout.from_dict(layout.to_dict()) == layout
-    huge = Layout.of(spec.replace(shape=(64, 512, 512)), ("DNA", "ER"), "float32", False, {})
+    huge = Layout.of(spec.replace(shape=(64, 512, 512)), ("DNA", "ER"), {"cells": "float32"}, False, {})
     assert huge.shard_cells == 3
     assert huge.arrays()["cells"].chunk == (1, 64, 512, 512)
