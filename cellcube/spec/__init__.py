@@ -19,6 +19,7 @@ from cellcube.spec.normalizers import (
     ZScore,
     scope_of,
 )
+from cellcube.spec.people import Author
 from cellcube.spec.pipelines import Illumination, Mask, Pipeline, Split, is_projection
 from cellcube.spec.values import plain
 
@@ -26,6 +27,7 @@ __all__ = [
     "METHODS",
     "UNBOUNDED",
     "Arcsinh",
+    "Author",
     "BackgroundSubtracted",
     "CubeSpec",
     "Group",

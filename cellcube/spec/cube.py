@@ -14,12 +14,13 @@ from pydantic import Field, InstanceOf, ValidationError, field_validator, model_
 from cellcube.errors import SpecError
 from cellcube.functions import UserFunction
 from cellcube.location import Location
+from cellcube.spec.people import Author
 from cellcube.spec.pipelines import Illumination, Pipeline, Split
 from cellcube.spec.sentences import sentence
 from cellcube.spec.values import Micrometres, Name, Size, Value, described, functions_in, plain
 
 # What these say does not change a pixel, so an append may differ in them.
-_DESCRIPTIVE = ("name", "description", "licence", "columns")
+_DESCRIPTIVE = ("name", "description", "licence", "authors", "doi", "citation", "keywords", "columns")
 
 # Fields that came later count only where they are used: cubes from before can be appended to.
 _LATER = (
@@ -68,6 +69,11 @@ class CubeSpec(Pipeline):
         Dataset name; may be ``owner/project``.
     description, licence : str, optional
         What the dataset is; its licence as an SPDX identifier.
+    authors : list of Author
+        ``[{name: …, orcid: …, affiliation: …}]``; a name alone is enough.
+    doi, citation : str, optional
+        Of the dataset or its paper; how to cite it.
+    keywords : list of str
     channels : list or dict, optional
         Names or indices of channels in ``fov_path``; or ``{name: column}`` with one file column a channel; or
         ``{name: index}``. None takes all channels.
@@ -144,6 +150,10 @@ class CubeSpec(Pipeline):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?$")] = "cells"
     description: str | None = None
     licence: str | None = None
+    authors: tuple[Author, ...] = ()
+    doi: Annotated[str, Field(pattern=r"^10\.\d{4,9}/\S+$")] | None = None
+    citation: str | None = None
+    keywords: tuple[Name, ...] = ()
     channels: tuple[Name | int, ...] | dict[Name, str | int] | None = None
     columns: dict[str, str] = Field(default_factory=dict)
     reader: Name | InstanceOf[UserFunction] = "auto"
@@ -195,6 +205,19 @@ class CubeSpec(Pipeline):
             twice = sorted({str(item) for item in value if value.count(item) > 1})
             if twice:
                 raise ValueError(f"named twice: {', '.join(twice)}")
+        return value
+
+    @field_validator("authors", mode="before")
+    @classmethod
+    def _names_of_authors(cls, value: Any) -> Any:
+        value = (value,) if isinstance(value, str | Mapping) else () if value is None else value
+        return tuple({"name": each} if isinstance(each, str) else each for each in value)
+
+    @field_validator("doi", mode="before")
+    @classmethod
+    def _doi_alone(cls, value: Any) -> Any:
+        for start in ("https://doi.org/", "http://doi.org/", "doi:"):
+            value = value.removeprefix(start) if isinstance(value, str) else value
         return value
 
     @field_validator("axes", "label_axes", mode="before")

@@ -17,6 +17,7 @@ from cellcube.spec.pipelines import Illumination, Mask, Pipeline, Split
 TAKES = {
     "name": "letters, digits, '.', '_' and '-', with at most one '/', such as 'owner/project'",
     "channels": "a list of names or indices, or a mapping of names to indices or to file columns",
+    "doi": "a DOI, such as '10.1234/abcd'",
     "columns": "a mapping of cellcube's names to the table's names",
     "reader": "the name of a reader, 'package.module:Class', or a callable",
     "axes": "2 to 7 letters, such as 'CYX'",

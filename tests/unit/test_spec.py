@@ -114,6 +114,10 @@ def test_defaults() -> None:
         "name": "cells",
         "description": None,
         "licence": None,
+        "authors": [],
+        "doi": None,
+        "citation": None,
+        "keywords": [],
         "channels": None,
         "columns": {},
         "reader": "auto",
@@ -156,6 +160,10 @@ def test_digest_is_pinned() -> None:
 
 def test_what_describes_does_not_count() -> None:
     described = CubeSpec(name="lab/project", description="new", licence="CC0-1.0", columns={"cell_id": "Id"})
+    orcid = "https://orcid.org/0000-0002-1825-0097"
+    described = described.replace(authors=["A B", {"name": "C", "orcid": orcid}], doi="https://doi.org/10.5281/z.1")
+    assert described.to_dict()["authors"][1] == {"name": "C", "orcid": "0000-0002-1825-0097", "affiliation": None}
+    assert described.doi == "10.5281/z.1"
     assert described.digest == CubeSpec().digest
     assert described.differences(CubeSpec().identity()) == []
 
@@ -298,6 +306,10 @@ def test_short_forms() -> None:
         ("illumination", {"DNA": {"dark": 1}}, "illumination.DNA.*give either 'flat'.*or 'gain'"),
         ("illumination", {"DNA": {"flat": "a", "gain": "b"}}, "illumination.DNA.*give either 'flat'.*or 'gain'"),
         ("measure", "area", "measure: give a function"),
+        ("authors", [{"name": "A", "orcid": "0000-0002-1825-0098"}], "authors.*not an ORCID"),
+        ("authors", [{"name": "A", "orcid": "1825"}], "authors.*orcid"),
+        ("authors", [{"orcid": None}], "authors.*name is needed"),
+        ("doi", "zenodo.1234", "doi: give a DOI"),
         ("name", "a b", "owner/project"),
         ("name", None, "owner/project"),
         ("name", "../up", "owner/project"),
