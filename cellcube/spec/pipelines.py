@@ -60,11 +60,11 @@ MaskRule = Annotated[
 
 
 def _projection_form(value: Any) -> str:
-    return "function" if isinstance(value, UserFunction) else "name"
+    return "function" if isinstance(value, UserFunction) else "projection"
 
 
 Projection = Annotated[
-    Annotated[ProjectionName, Tag("name")] | Annotated[InstanceOf[UserFunction], Tag("function")],
+    Annotated[ProjectionName, Tag("projection")] | Annotated[InstanceOf[UserFunction], Tag("function")],
     Discriminator(_projection_form),
 ]
 

@@ -38,7 +38,7 @@ TAKES = {
 
 # pydantic's path also names the member of a union that it tried.
 _TRIED = re.compile(
-    r"[\[(]|^(str|int|tuple|list|all|channels|function|method|word|rule|group|name|constrained-str|float|"
+    r"[\[(]|^(str|int|tuple|list|all|channels|function|method|word|rule|group|projection|constrained-str|float|"
     + "|".join(METHODS)
     + ")$"
 )
