@@ -37,11 +37,20 @@ ALIASES = {
 
 # Columns that the manifest and the outcomes have of their own; a table's column of that name gets this prefix.
 RESERVED = frozenset(
-    {"run", "status", "reason", "cell", "c", "z", "y", "x", "t", "cells", "norm_low", "norm_high"}
+    {"run", "position", "retracted", "status", "reason", "cell", "c", "z", "y", "x", "t", "cells"}
     | {"origin_z", "origin_y", "origin_x", "padded_fraction", "shifted", "oversize", "touches_border"}
     | {"area_voxels", "area_um2", "volume_um3", "centroid_z", "centroid_y", "centroid_x", *BOX}
     | {"scale_z", "scale_y", "scale_x", "rotation", "flip_y", "flip_x", "shift_z", "shift_y", "shift_x"}
-    | {"truncated_fraction", "fragments", "touching_neighbours", "focus", "saturated_fraction", "clipped"}
+    | {
+        "norm_low",
+        "norm_high",
+        "truncated_fraction",
+        "fragments",
+        "touching_neighbours",
+        "focus",
+        "saturated_fraction",
+        "clipped",
+    }
 )
 RESERVED_STARTS = (
     *("norm_low_", "norm_high_", "clipped_", "focus_", "saturated_fraction_", "signal_to_background_"),

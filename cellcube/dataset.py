@@ -45,8 +45,9 @@ def open(
     -------
     xarray.Dataset
         ``cells`` (cell, c, z, y, x), the projections by their names (cell, c, two of z, y, x) and ``mask``
-        (cell, z, y, x) as dask arrays whose chunks are whole shards. Coordinates along ``cell``; those are read when
-        they are used. ``cell_id`` is indexed: ``dataset.sel(cell_id="…")``.
+        (cell, z, y, x) as dask arrays whose chunks are whole shards. Coordinates along ``cell`` for what tells cells
+        apart and for the columns of the cell table; variables for geometry and normalization. Those are read when
+        they are used. ``cell_id`` is indexed: ``dataset.sel(cell_id="…")``. Retracted cells are left out.
 
     Raises
     ------
@@ -65,7 +66,8 @@ def open(
         raise VersionNotFoundError(
             f"There is no version {version}; the dataset has 1 to {state.version}.", path=location.url
         )
-    return open_cube(location / "cube.zarr", state.layout, state.count_at(version))
+    retracted = state.retracted_at(version) > 0
+    return open_cube(location / "cube.zarr", state.layout, version, state.count_at(version), retracted)
 
 
 @dataclass(frozen=True)

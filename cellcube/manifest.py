@@ -131,6 +131,7 @@ def column_descriptions(state: CubeState, cells: pd.DataFrame) -> dict[str, str]
         "fov_id": "Identifier of the field of view",
         "label": "Value of the cell in its label image; 0 where it was given by a box or a centre",
         "run": "Build that added the cell: runs/<run>.json",
+        "position": "Place of the cell along the first axis of the cube",
         "fov_path": "Image file, as the cell table gave it",
         "label_path": "Label image file, as the cell table gave it",
         **added(state.layout),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
@@ -17,11 +18,19 @@ from cellcube.location import Location
 if TYPE_CHECKING:
     import xarray as xr
 
+_COORDINATES = ("cell_id", "fov_id", "label", "run")
 _CHUNK_KEY = re.compile(r"(^|/)c(/\d+)+$")
 
 
 class StrictStore(WrapperStore[Store]):
-    """A store in which a missing chunk is an error. Zarr would read zeros; every chunk of a cube is written."""
+    """A store in which a missing chunk is an error. Zarr would read zeros; every chunk of a cube is written.
+
+    Metadata is read once, so that all groups of a dataset tell of the same version.
+    """
+
+    def __init__(self, store: Store) -> None:
+        super().__init__(store)
+        self._documents: dict[str, Buffer | None] = {}
 
     async def get(self, key: str, prototype: BufferPrototype, byte_range: ByteRequest | None = None) -> Buffer | None:
         """The bytes at a key.
@@ -31,6 +40,10 @@ class StrictStore(WrapperStore[Store]):
         DatasetDamagedError
             Where the key is that of a chunk and there is nothing.
         """
+        if key.endswith("zarr.json"):
+            if key not in self._documents:
+                self._documents[key] = await self._store.get(key, prototype, byte_range)
+            return self._documents[key]
         found = await self._store.get(key, prototype, byte_range)
         if found is None and _CHUNK_KEY.search(key):
             raise DatasetDamagedError(
@@ -46,17 +59,29 @@ def zarr_store(cube: Location) -> Store:
     return StrictStore(FsspecStore.from_url(cube.url, storage_options=dict(cube.storage_options), read_only=True))
 
 
-def open_cube(cube: Location, layout: Layout, count: int) -> xr.Dataset:
-    """The first `count` cells of a cube.
+def open_cube(cube: Location, layout: Layout, version: int, count: int, retracted: bool) -> xr.Dataset:
+    """The cells of a version of a cube.
+
+    Parameters
+    ----------
+    cube : Location
+    layout : Layout
+    version, count : int
+        The version, and how many cells its builds and those before added.
+    retracted : bool
+        Whether some of them may be retracted, so that this must be looked up.
 
     Returns
     -------
     xarray.Dataset
         ``cells`` and other representations (cell, c, z, y, x), each projection (cell, c, two of z, y, x) and the
-        masks (cell, z, y, x), as dask arrays whose chunks are whole shards; coordinates along ``cell``, read when
-        they are used; an index on ``cell_id``.
+        masks (cell, z, y, x), as dask arrays whose chunks are whole shards. What tells cells apart and what comes
+        from the cell table are coordinates; geometry and bounds of the normalization are variables. Both are read
+        when they are used. An index on ``cell_id``.
     """
     import xarray as xr
+
+    from cellcube.cube.index import IdentifierIndex
 
     store = zarr_store(cube)
     variables: dict[str, Any] = {}
@@ -78,9 +103,16 @@ def open_cube(cube: Location, layout: Layout, count: int) -> xr.Dataset:
         if group:
             opened = xr.open_zarr(store, group=group, chunks=None, drop_variables=[group], **options)
             coordinates[name] = opened[coordinate].variable
-    dataset: xr.Dataset = root.assign(variables).assign_coords(coordinates)
+    dataset: xr.Dataset = root.assign({**variables, **coordinates}).set_coords([*_COORDINATES, *layout.metadata])
+    if layout.has_split:
+        dataset = dataset.set_coords("split")
     if layout.cell_axis != "cell":
         dataset = dataset.rename_dims({layout.cell_axis: "cell"})
-    dataset = dataset.isel(cell=slice(0, count)).set_xindex("cell_id")
+    dataset = dataset.isel(cell=slice(0, count))
+    if retracted:
+        since = dataset["retracted"].values
+        hidden = (since > 0) & (since <= version)
+        if hidden.any():
+            dataset = dataset.isel(cell=np.flatnonzero(~hidden))
     dataset.attrs.pop("coordinates", None)
-    return dataset
+    return dataset.drop_vars("retracted").set_xindex("cell_id", IdentifierIndex)

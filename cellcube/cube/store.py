@@ -13,7 +13,7 @@ import pandas as pd
 
 from cellcube.cube.layout import ArrayLayout, Layout
 from cellcube.cube.shards import join_pieces
-from cellcube.cube.template import COORDINATE_CHUNK, Documents, cell_coordinates, channel_coordinates
+from cellcube.cube.template import Documents, cell_coordinates, channel_coordinates, coordinate_chunk
 from cellcube.errors import DatasetAccessError, DatasetDamagedError, DatasetFormatError
 from cellcube.location import Location
 from cellcube.urls import public_url
@@ -49,8 +49,17 @@ class CubeState:
         return Layout.from_dict(self.attributes["layout"])
 
     def count_at(self, version: int) -> int:
-        """Cells of a version, from 1."""
+        """Cells that the builds up to a version added, from 1."""
         return int(self.attributes["versions"][version - 1]["cells"])
+
+    def retracted_at(self, version: int) -> int:
+        """Cells that are retracted in a version."""
+        return int(self.attributes["versions"][version - 1].get("retracted", 0))
+
+    @property
+    def visible(self) -> int:
+        """Cells of the latest version that are not retracted."""
+        return self.count - self.retracted_at(self.version)
 
 
 @dataclass(frozen=True)
@@ -177,7 +186,6 @@ def write_coordinates(cube: Location, documents: Documents, layout: Layout, firs
 
     held: dict[str, Any] = {path: cpu.Buffer.from_bytes(data) for path, data in documents.items()}
     count = first + len(rows)
-    boundary = first // COORDINATE_CHUNK
     groups = [f"{array.group}/" if array.group else "" for array in layout.arrays().values()]
     targets: dict[str, Any] = {}
     for name, kind in cell_coordinates(layout).items():
@@ -187,7 +195,8 @@ def write_coordinates(cube: Location, documents: Documents, layout: Layout, firs
         targets[path] = np.array(rows[name].to_list(), "float64").reshape(len(rows), len(layout.channels))
     targets.update({f"{group}cell_id": targets["cell_id"] for group in groups})
     for path, data in targets.items():
-        if first % COORDINATE_CHUNK:
+        boundary, filled = divmod(first, coordinate_chunk(path))
+        if filled:
             key = f"{path}/c/{boundary}" + "/0" * (data.ndim - 1)
             held[key] = cpu.Buffer.from_bytes((cube / key).read())
     root = zarr.open_group(MemoryStore(held), mode="r+", use_consolidated=False)

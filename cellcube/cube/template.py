@@ -19,6 +19,8 @@ from cellcube.pixels import stored_scale
 
 # Rows of a coordinate in one chunk: a build rewrites at most one chunk that was there before.
 COORDINATE_CHUNK = 65_536
+# Reading one cell reads the chunk of its identifier too; so many random identifiers stay below 64 kB.
+IDENTIFIER_CHUNK = 2_048
 
 # Along cells: name -> type, in every cube.
 _ALWAYS = {
@@ -26,6 +28,7 @@ _ALWAYS = {
     "fov_id": "string",
     "label": "int64",
     "run": "int64",
+    "retracted": "int64",
     "origin_z": "int64",
     "origin_y": "int64",
     "origin_x": "int64",
@@ -53,6 +56,7 @@ _ABOUT = {
     "fov_id": "Identifier of the field of view",
     "label": "Value of the cell in its label image; 0 where it was given by a box or a centre",
     "run": "Build that added the cell: runs/<run>.json",
+    "retracted": "Version that retracted the cell; 0 where it is in the dataset",
     "norm_low": "Intensity that is stored as 0: pixel = norm_low + stored / scale * (norm_high - norm_low)",
     "norm_high": "Intensity that is stored as scale: 1 for floats, the highest value of the type for integers",
     "clipped": "Share of the crop's pixels that lay outside norm_low..norm_high and were clipped",
@@ -128,7 +132,8 @@ def metadata_documents(
         attributes={
             "ome": _image(arrays["cells"], layout, name, voxel_size, windows["cells"]),
             "cellcube": dict(attributes),
-            "coordinates": " ".join([*along_cells, *CHANNEL_COORDINATES]),
+            # Only this one: what is a coordinate is read with every cell.
+            "coordinates": "cell_id",
         },
     )
     _pixels(root, arrays["cells"], layout, count)
@@ -147,8 +152,7 @@ def metadata_documents(
             ome = _image(array, layout, title, voxel_size, windows[array.representation])
         else:
             ome = _mask(array, layout, title, voxel_size)
-        along = ["cell_id", *(CHANNEL_COORDINATES if array.representation == array.name else ())]
-        group = root.create_group(array.group, attributes={"ome": ome, "coordinates": " ".join(along)})
+        group = root.create_group(array.group, attributes={"ome": ome, "coordinates": "cell_id"})
         _pixels(group, array, layout, count)
         _coordinate(group, "cell_id", "string", (count,), (cell,))
         if array.representation:
@@ -160,8 +164,18 @@ def metadata_documents(
         # Consolidated metadata is the commit, and every reader named in the documentation knows it.
         warnings.simplefilter("ignore")
         zarr.consolidate_metadata(store)
-    plain = {path: value.to_bytes() for path, value in documents.items() if path.endswith("zarr.json")}
+    plain = {path: _compact(value.to_bytes()) for path, value in documents.items() if path.endswith("zarr.json")}
     return {path: plain[path] for path in sorted(plain, key=lambda path: (path == "zarr.json", path))}
+
+
+def coordinate_chunk(name: str) -> int:
+    """Rows in a chunk of a coordinate along cells."""
+    return IDENTIFIER_CHUNK if name.rpartition("/")[2] == "cell_id" else COORDINATE_CHUNK
+
+
+def _compact(document: bytes) -> bytes:
+    """JSON without the blanks, which are half of it."""
+    return json.dumps(json.loads(document), separators=(",", ":"), ensure_ascii=False).encode()
 
 
 def _pixels(group: Any, array: ArrayLayout, layout: Layout, count: int) -> None:
@@ -208,7 +222,7 @@ def _coordinate(group: Any, name: str, kind: str, shape: tuple[int, ...], axes: 
     group.create_array(
         name,
         shape=shape,
-        chunks=(COORDINATE_CHUNK if axes[0] != "c" else shape[0], *shape[1:]),
+        chunks=(coordinate_chunk(name) if axes[0] != "c" else shape[0], *shape[1:]),
         dtype=np.dtypes.StringDType() if kind == "string" else kind,
         compressors=[ZstdCodec(level=3)],
         dimension_names=axes,

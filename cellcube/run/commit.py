@@ -84,7 +84,7 @@ def commit_run(
     """
     version = state.version + 1 if state else 1
     first = state.count if state else 0
-    cells = _with_run(cells, version)
+    cells = _with_run(cells, version, first)
     rows = _for_coordinates(cells, layout)
     write_run(root / "runs", version, record, outcomes.assign(run=version), cells, labels.assign(run=version))
 
@@ -94,6 +94,7 @@ def commit_run(
     entry = {
         "version": version,
         "cells": count,
+        "retracted": state.retracted_at(state.version) if state else 0,
         "finished": record["finished"],
         "run": f"runs/{run_name(version)}.json",
     }
@@ -168,10 +169,11 @@ def stage_seconds(results: Sequence[JobResult]) -> dict[str, float]:
     return {name: round(sum(result.seconds[name] for result in results), 3) for name in names}
 
 
-def _with_run(cells: pd.DataFrame, version: int) -> pd.DataFrame:
-    """The manifest rows with the run after the identity."""
+def _with_run(cells: pd.DataFrame, version: int, first: int) -> pd.DataFrame:
+    """The manifest rows with the run and the place in the cube after the identity."""
     cells = cells.copy(deep=False)
     cells.insert(min(3, cells.shape[1]), "run", version)
+    cells.insert(min(4, cells.shape[1]), "position", np.arange(first, first + len(cells)))
     return cells
 
 
@@ -179,7 +181,7 @@ def _for_coordinates(kept: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     if kept.empty:
         names = [*cubes.cell_coordinates(layout), *cubes.channel_coordinates(layout)]
         return pd.DataFrame({name: [] for name in [*names, *(f"intensity_max_{each}" for each in layout.channels)]})
-    rows = kept.copy(deep=False)
+    rows = kept.assign(retracted=0)
     for name, kind in layout.metadata.items():
         if name not in rows:
             rows[name] = "" if kind == "string" else math.nan

@@ -1,0 +1,1 @@
+"""Metadata that repositories and search engines read: RO-Crate, Croissant, licences."""
