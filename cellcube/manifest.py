@@ -12,7 +12,18 @@ import yaml
 
 from cellcube.columns import added
 from cellcube.cube import ArrayLayout, CubeState, Layout
-from cellcube.ledger import OUTCOME_COLUMNS, fold_outcomes, read_run, read_run_table, read_table, write_table
+from cellcube.ledger import (
+    OUTCOME_COLUMNS,
+    Recorder,
+    fold_objects,
+    fold_outcomes,
+    read_run,
+    read_run_table,
+    read_table,
+    run_name,
+    table_bytes,
+    write_table,
+)
 from cellcube.location import Location
 from cellcube.spec import is_projection
 
@@ -20,6 +31,7 @@ CATALOG = "catalog.yaml"
 CELLS = "cells.parquet"
 OUTCOMES = "outcomes.parquet"
 FOVS = "fovs.parquet"
+OBJECTS = "objects.parquet"
 CARD = "README.md"
 
 
@@ -75,11 +87,23 @@ def fov_table(outcomes: pd.DataFrame, labels: Sequence[pd.DataFrame]) -> pd.Data
 
 
 def read_cells(root: Location, version: int) -> pd.DataFrame:
-    """The manifest as of a version: one row a kept cell, in the order of the cube."""
+    """The manifest as of a version: one row a kept cell that is not retracted, in the order of the cube."""
     frame, about = _table(root / CELLS)
-    if frame is not None and about.get("version") == version:
-        return frame
-    return _join([read_run_table(root / "runs", number, "cells") for number in range(1, version + 1)])
+    known = int(about.get("version", 0)) if frame is not None else 0
+    if frame is None or known > version:
+        frame, known = None, 0
+    runs = root / "runs"
+    new = [read_run_table(runs, number, "cells") for number in range(known + 1, version + 1)]
+    joined = _join([*([frame] if frame is not None else []), *new]) if new or frame is None else frame
+    gone = [read_retracted(root, number) for number in range(known + 1, version + 1)]
+    return joined[~joined["cell_id"].isin(pd.concat(gone)["cell_id"])].reset_index(drop=True) if gone else joined
+
+
+def read_retracted(root: Location, version: int) -> pd.DataFrame:
+    """The cells that one version retracted, with the reason; mostly none."""
+    if read_run(root / "runs", version).get("kind") != "retract":
+        return pd.DataFrame({"cell_id": pd.Series([], dtype=str), "position": [], "reason": [], "run": []})
+    return read_run_table(root / "runs", version, "retracted")
 
 
 def _table(location: Location) -> tuple[pd.DataFrame | None, dict[str, Any]]:
@@ -110,18 +134,41 @@ def is_current(root: Location, state: CubeState) -> bool:
 
 def write_manifest(root: Location, state: CubeState) -> None:
     """Write all that is derived from the runs; the catalog last."""
-    runs, before = root / "runs", state.version - 1
-    cells = _join([*([read_cells(root, before)] if before else []), read_run_table(runs, state.version, "cells")])
-    decided = read_run_table(runs, state.version, "outcomes")
+    runs, version, before = root / "runs", state.version, state.version - 1
+    recorder = Recorder(root)
+    cells = read_cells(root, version)
+    decided = read_run_table(runs, version, "outcomes")
     outcomes = fold_outcomes(read_outcomes(root, before) if before else None, decided)
-    about = {"version": state.version}
-    write_table(root / CELLS, cells, {**about, "columns": column_descriptions(state, cells)})
-    write_table(root / OUTCOMES, outcomes, about)
+    about = {"version": version}
+    recorder.write(CELLS, table_bytes(cells, {**about, "columns": column_descriptions(state, cells)}))
+    recorder.write(OUTCOMES, table_bytes(outcomes, about))
     labels = [] if before == 0 else [read_fovs(root, before)[["fov_id", "labels"]].dropna()]
-    write_table(root / FOVS, fov_table(outcomes, [*labels, read_run_table(runs, state.version, "fovs")]), about)
+    fovs = fov_table(outcomes, [*labels, read_run_table(runs, version, "fovs")])
+    recorder.write(FOVS, table_bytes(fovs, about))
     counts = {str(status): int(count) for status, count in outcomes["status"].value_counts().items()}
-    (root / CARD).write(card(state, counts, read_run(root / "runs", state.version)).encode())
+    recorder.write(CARD, card(state, counts, read_run(runs, version)).encode())
+    listed = f"runs/{run_name(version)}.objects.parquet"
+    recorder.note(listed, (root / listed).read())
+    objects = fold_objects(_committed_objects(root, version), recorder.frame(version))
+    write_table(root / OBJECTS, objects, about)
     (root / CATALOG).write(catalog(state, counts).encode())
+
+
+def read_objects(root: Location, version: int) -> pd.DataFrame:
+    """Every object of a dataset but this table and the catalog: path, size in bytes, SHA-256, run."""
+    frame, about = _table(root / OBJECTS)
+    return frame if frame is not None and about.get("version") == version else _committed_objects(root, version)
+
+
+def _committed_objects(root: Location, version: int) -> pd.DataFrame:
+    """What the runs wrote."""
+    frame, about = _table(root / OBJECTS)
+    known = int(about.get("version", 0)) if frame is not None else 0
+    folded = frame if 0 < known <= version else None
+    for number in range(known + 1 if folded is not None else 1, version + 1):
+        folded = fold_objects(folded, read_run_table(root / "runs", number, "objects"))
+    assert folded is not None, "there is a version"
+    return folded
 
 
 def column_descriptions(state: CubeState, cells: pd.DataFrame) -> dict[str, str]:
@@ -281,6 +328,7 @@ def _contents(state: CubeState) -> dict[str, str]:
         "cells.parquet": "manifest: one row a kept cell, in the order of the cube",
         "outcomes.parquet": "one row for every cell requested: kept, dropped or failed, and why",
         "fovs.parquet": "one row a field of view: its labels, and what became of them",
+        "objects.parquet": "every object with its size and SHA-256",
         "cube.zarr": f"the crops ({layout.cell_axis}, c, z, y, x), Zarr v3, xarray and OME-Zarr 0.5",
     }
     for name, array in layout.arrays().items():

@@ -7,9 +7,9 @@ from cellcube.cube.store import (
     CubeState,
     ShardPart,
     commit,
+    coordinate_chunks,
     read_state,
     shard_parts,
-    write_coordinates,
     write_shard,
 )
 from cellcube.cube.template import (
@@ -31,9 +31,9 @@ __all__ = [
     "cell_coordinates",
     "channel_coordinates",
     "commit",
+    "coordinate_chunks",
     "metadata_documents",
     "read_state",
     "shard_parts",
-    "write_coordinates",
     "write_shard",
 ]

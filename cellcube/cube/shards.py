@@ -9,8 +9,9 @@ to another without touching their pixels.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import google_crc32c
 import numpy as np
@@ -22,6 +23,7 @@ from cellcube.errors import DatasetDamagedError
 _MISSING = np.uint64(2**64 - 1)
 
 Pixels = npt.NDArray[Any]
+Shard = TypeVar("Shard", bytes, memoryview)
 
 
 def _checksum(data: bytes | bytearray | memoryview) -> bytes:
@@ -43,18 +45,25 @@ class ChunkCodec:
 
     def encode(self, chunk: Pixels) -> bytes:
         """The bytes of one chunk, shape ``(chunk_cells, *chunk)``."""
-        import numcodecs.blosc
+        import imagecodecs
         import numcodecs.zstd
 
         data: Any = np.ascontiguousarray(chunk, dtype=self._dtype)
         if self._codec == "none":
             packed = data.tobytes()
         elif self._codec == "zstd":
-            packed = numcodecs.zstd.compress(data, 1)
+            packed = bytes(numcodecs.zstd.compress(data, 1))
         else:
-            name = self._codec.removeprefix("blosc-").encode()
-            packed = numcodecs.blosc.compress(data, name, 1, numcodecs.blosc.BITSHUFFLE, 0)
-        return bytes(packed) + _checksum(packed)
+            # With several threads, Blosc puts blocks into a chunk in the order in which they are done.
+            packed = imagecodecs.blosc_encode(
+                data,
+                level=1,
+                compressor=self._codec.removeprefix("blosc-"),
+                typesize=data.itemsize,
+                shuffle="bitshuffle",
+                numthreads=1,
+            )
+        return packed + _checksum(packed)
 
     def decode(self, data: bytes) -> Pixels:
         """The inverse of `encode`.
@@ -89,24 +98,32 @@ class ShardBuilder:
     def __init__(self, array: ArrayLayout) -> None:
         slots = array.shard_cells // array.chunk_cells * array.chunks_per_row
         self._index = np.full((slots, 2), _MISSING, "<u8")
-        self._data = bytearray()
+        raw = math.prod((array.chunk_cells, *array.chunk)) * np.dtype(array.dtype).itemsize
+        # As much as a shard can need: what no codec compresses grows by less. Only what is filled takes memory, which
+        # NumPy asks for in huge pages.
+        self._data = np.empty(slots * (raw + raw // 128 + 128) + self._index.nbytes + 4, np.uint8).data
+        self._filled = 0
         self._next = 0
 
-    def add(self, chunk: bytes) -> None:
+    def add(self, chunk: bytes | memoryview) -> None:
         """Put the next chunk, in C order of the shard's chunks."""
-        self._index[self._next] = len(self._data), len(chunk)
+        self._index[self._next] = self._filled, len(chunk)
         self._next += 1
-        self._data += chunk
+        self._put(chunk)
 
-    def finish(self) -> bytearray:
+    def finish(self) -> memoryview:
         """The shard's bytes; the builder is spent."""
         index = self._index.tobytes()
-        self._data += index
-        self._data += _checksum(index)
-        return self._data
+        self._put(index)
+        self._put(_checksum(index))
+        return self._data[: self._filled]
+
+    def _put(self, data: bytes | memoryview) -> None:
+        self._data[self._filled : self._filled + len(data)] = data
+        self._filled += len(data)
 
 
-def split_shard(data: bytes, array: ArrayLayout) -> Iterator[bytes]:
+def split_shard(data: Shard, array: ArrayLayout) -> Iterator[Shard]:
     """The chunks of a shard in order, up to the first that is not there.
 
     Raises
@@ -160,27 +177,35 @@ class PieceWriter:
         self._waiting = 0
         self._count = 0
 
-    def add(self, cell: Pixels) -> bytearray | None:
+    def add(self, cell: Pixels) -> memoryview | None:
         """Put one cell, shape ``item``. Gives a piece when one is full."""
-        self._row[self._waiting] = cell
-        self._waiting += 1
+        if cell.shape != self._array.item:
+            raise ValueError(f"{self._array.name!r} holds items of shape {self._array.item}, not {cell.shape}")
         self._count += 1
-        if self._waiting == self._array.chunk_cells:
-            self._encode_row()
+        if self._array.chunk_cells == 1:
+            self._encode(cell[None])
+        else:
+            self._row[self._waiting] = cell
+            self._waiting += 1
+            if self._waiting == self._array.chunk_cells:
+                self._encode_waiting()
         return self.finish() if self._count == self._room else None
 
-    def _encode_row(self) -> None:
-        for chunk in chunk_grid(self._row, self._array):
-            self._builder.add(self._codec.encode(chunk))
+    def _encode_waiting(self) -> None:
+        self._encode(self._row)
         self._row[:] = 0
         self._waiting = 0
 
-    def finish(self) -> bytearray | None:
+    def _encode(self, row: Pixels) -> None:
+        for chunk in chunk_grid(row, self._array):
+            self._builder.add(self._codec.encode(chunk))
+
+    def finish(self) -> memoryview | None:
         """The last piece, or None where there are no more cells."""
         if not self._count:
             return None
         if self._waiting:
-            self._encode_row()
+            self._encode_waiting()
         piece = self._builder.finish()
         self._builder = ShardBuilder(self._array)
         self._count = 0
@@ -188,7 +213,7 @@ class PieceWriter:
         return piece
 
 
-def join_pieces(parts: list[tuple[bytes, int, int]], array: ArrayLayout) -> bytearray:
+def join_pieces(parts: list[tuple[bytes, int, int]], array: ArrayLayout) -> memoryview:
     """One shard from rows of others.
 
     Parameters
@@ -199,7 +224,7 @@ def join_pieces(parts: list[tuple[bytes, int, int]], array: ArrayLayout) -> byte
 
     Returns
     -------
-    bytearray
+    memoryview
         A shard that holds these cells in this order.
     """
     if array.chunk_cells > 1:
@@ -207,7 +232,7 @@ def join_pieces(parts: list[tuple[bytes, int, int]], array: ArrayLayout) -> byte
     builder = ShardBuilder(array)
     each = array.chunks_per_row
     for data, start, count in parts:
-        chunks = list(split_shard(data, array))[start * each : (start + count) * each]
+        chunks = list(split_shard(memoryview(data), array))[start * each : (start + count) * each]
         if len(chunks) != count * each:
             raise DatasetDamagedError("A shard holds fewer cells than it must.")
         for chunk in chunks:
@@ -218,7 +243,7 @@ def join_pieces(parts: list[tuple[bytes, int, int]], array: ArrayLayout) -> byte
     return builder.finish()
 
 
-def _recode_pieces(parts: list[tuple[bytes, int, int]], array: ArrayLayout) -> bytearray:
+def _recode_pieces(parts: list[tuple[bytes, int, int]], array: ArrayLayout) -> memoryview:
     # Several cells share a chunk, so their place in it changes.
     writer = PieceWriter(array, array.shard_cells + 1)
     codec = ChunkCodec(array)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -70,6 +71,8 @@ class ShardPart:
     start: int
     count: int
     whole: bool
+    size: int = 0
+    sha256: str = ""
 
 
 def read_state(cube: Location) -> CubeState | None:
@@ -110,31 +113,36 @@ def read_state(cube: Location) -> CubeState | None:
     return CubeState(attributes)
 
 
-def write_shard(cube: Location, array: ArrayLayout, number: int, parts: Sequence[ShardPart]) -> int:
-    """Write one shard from parts of other objects. Gives its size in bytes.
+def write_shard(cube: Location, array: ArrayLayout, number: int, parts: Sequence[ShardPart]) -> tuple[str, int, str]:
+    """Write one shard from parts of other objects. Gives its path in the store, size in bytes and SHA-256.
 
     A part that is the whole shard already is copied as it is.
     """
     target = cube / array.shard_key(number)
-    if len(parts) == 1 and parts[0].whole:
+    if len(parts) == 1 and parts[0].whole and parts[0].sha256:
         parts[0].source.copy_to(target)
+        size, sha256 = parts[0].size, parts[0].sha256
     else:
         read: dict[str, bytes] = {}
         for part in parts:
             read[part.source.url] = read.get(part.source.url) or part.source.read()
         try:
-            target.write(join_pieces([(read[part.source.url], part.start, part.count) for part in parts], array))
+            joined = join_pieces([(read[part.source.url], part.start, part.count) for part in parts], array)
         except DatasetDamagedError as error:
             error.path = ", ".join(part.source.url for part in parts)
             raise
-    size = target.size()
-    if not size:
-        raise DatasetDamagedError("A shard is not there after it was written.", path=target.url)
-    return size
+        target.write(joined)
+        size, sha256 = len(joined), hashlib.sha256(joined).hexdigest()
+    if target.size() != size:
+        raise DatasetDamagedError("A shard is not there, or not whole, after it was written.", path=target.url)
+    return array.shard_key(number), size, sha256
 
 
 def shard_parts(
-    array: ArrayLayout, cube: Location, committed: int, pieces: Sequence[tuple[Location, int]]
+    array: ArrayLayout,
+    cube: Location,
+    committed: int,
+    pieces: Sequence[tuple[Location, int, int, str]],
 ) -> dict[int, list[ShardPart]]:
     """Which parts of which pieces make each shard, by the shard's number.
 
@@ -144,8 +152,8 @@ def shard_parts(
     cube : Location
     committed : int
         Cells that are in the cube already; the shard they end in is written again, with them first.
-    pieces : sequence of (Location, int)
-        In the order of their cells, with the number of cells in each.
+    pieces : sequence of (Location, int, int, str)
+        In the order of their cells: where it is, the number of its cells, its size in bytes, its SHA-256.
     """
     found: dict[int, list[ShardPart]] = {}
     number, filled = divmod(committed, array.shard_cells)
@@ -153,11 +161,12 @@ def shard_parts(
         return found
     if filled:
         found[number] = [ShardPart(cube / array.shard_key(number), 0, filled, False)]
-    for source, count in pieces:
+    for source, count, size, sha256 in pieces:
         start = 0
         while start < count:
             taken = min(count - start, array.shard_cells - filled)
-            found.setdefault(number, []).append(ShardPart(source, start, taken, taken == count and filled == 0))
+            whole = taken == count and filled == 0
+            found.setdefault(number, []).append(ShardPart(source, start, taken, whole, size, sha256))
             start += taken
             filled += taken
             if filled == array.shard_cells:
@@ -165,8 +174,10 @@ def shard_parts(
     return found
 
 
-def write_coordinates(cube: Location, documents: Documents, layout: Layout, first: int, rows: pd.DataFrame) -> None:
-    """Write the coordinates of new cells; readers of the committed metadata do not see them yet.
+def coordinate_chunks(
+    cube: Location, documents: Documents, layout: Layout, first: int, rows: pd.DataFrame
+) -> dict[str, bytes]:
+    """The objects of the coordinates of new cells by their path; readers of committed metadata do not see new cells.
 
     Parameters
     ----------
@@ -210,9 +221,7 @@ def write_coordinates(cube: Location, documents: Documents, layout: Layout, firs
             array[:] = data
         elif len(rows):
             array[first:count] = data
-    for key, buffer in held.items():
-        if not key.endswith("zarr.json"):
-            (cube / key).write(buffer.to_bytes())
+    return {key: buffer.to_bytes() for key, buffer in held.items() if not key.endswith("zarr.json")}
 
 
 def commit(cube: Location, documents: Documents, layout: Layout, count: int) -> None:

@@ -10,8 +10,10 @@ from typing import Any, Literal
 import pandas as pd
 
 from cellcube.errors import DatasetDamagedError
+from cellcube.ledger.objects import Recorder
 from cellcube.location import Location
 
+RunTable = Literal["outcomes", "cells", "fovs", "table", "retracted", "objects"]
 OUTCOME_COLUMNS = ("cell_id", "fov_id", "label", "status", "reason", "run")
 
 
@@ -20,8 +22,8 @@ def run_name(version: int) -> str:
     return f"{version:06d}"
 
 
-def write_table(location: Location, frame: pd.DataFrame, metadata: Mapping[str, Any] | None = None) -> None:
-    """Write a table as Parquet, with `metadata` under ``cellcube`` in its schema."""
+def table_bytes(frame: pd.DataFrame, metadata: Mapping[str, Any] | None = None) -> bytes:
+    """A table as Parquet, with `metadata` under ``cellcube`` in its schema."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -33,7 +35,12 @@ def write_table(location: Location, frame: pd.DataFrame, metadata: Mapping[str, 
     noted = {**(table.schema.metadata or {}), b"cellcube": json.dumps(dict(metadata or {})).encode()}
     buffer = io.BytesIO()
     pq.write_table(table.cast(pa.schema(fields, metadata=noted)), buffer, compression="zstd")
-    location.write(buffer.getvalue())
+    return buffer.getvalue()
+
+
+def write_table(location: Location, frame: pd.DataFrame, metadata: Mapping[str, Any] | None = None) -> None:
+    """Write a table as Parquet, with `metadata` under ``cellcube`` in its schema."""
+    location.write(table_bytes(frame, metadata))
 
 
 def read_table(location: Location) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -46,33 +53,26 @@ def read_table(location: Location) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def write_run(
-    runs: Location,
-    version: int,
-    record: Mapping[str, Any],
-    outcomes: pd.DataFrame,
-    cells: pd.DataFrame,
-    fovs: pd.DataFrame,
+    recorder: Recorder, version: int, record: Mapping[str, Any], tables: Mapping[RunTable, pd.DataFrame]
 ) -> None:
     """Write what a build did, before it is committed.
 
     Parameters
     ----------
-    runs : Location
-        The folder of runs.
+    recorder : Recorder
+        Of the dataset's root.
     version : int
     record : mapping
         Provenance.
-    outcomes : DataFrame
-        `OUTCOME_COLUMNS`, one row a cell that the build decided on.
-    cells : DataFrame
-        Manifest rows of the cells it kept, in the order of the cube.
-    fovs : DataFrame
-        `fov_id`, `labels` in its label image, `run`.
+    tables : mapping
+        ``outcomes``: `OUTCOME_COLUMNS`, one row a cell that the build decided on. ``cells``: manifest rows of the
+        cells it kept, in the order of the cube. ``fovs``: `fov_id`, `labels` in its label image, `run`. ``table``:
+        rows of the validated cell table. ``retracted``: `cell_id`, `position`, `reason`, `run`.
     """
-    write_table(runs / f"{run_name(version)}.fovs.parquet", fovs, {"run": version})
-    write_table(runs / f"{run_name(version)}.outcomes.parquet", outcomes, {"run": version})
-    write_table(runs / f"{run_name(version)}.cells.parquet", cells, {"run": version})
-    (runs / f"{run_name(version)}.json").write(json.dumps(record, indent=1, ensure_ascii=False).encode())
+    for name, frame in tables.items():
+        recorder.write(f"runs/{run_name(version)}.{name}.parquet", table_bytes(frame, {"run": version}))
+    text = json.dumps(record, indent=1, ensure_ascii=False)
+    recorder.write(f"runs/{run_name(version)}.json", text.encode())
 
 
 def read_run(runs: Location, version: int) -> dict[str, Any]:
@@ -85,8 +85,8 @@ def read_run(runs: Location, version: int) -> dict[str, Any]:
     return record
 
 
-def read_run_table(runs: Location, version: int, table: Literal["cells", "outcomes", "fovs"]) -> pd.DataFrame:
-    """The outcomes of one version, the manifest rows of the cells it kept, or the labels of the FOVs it read."""
+def read_run_table(runs: Location, version: int, table: RunTable) -> pd.DataFrame:
+    """One of the tables of a version, as `write_run` writes them, or its ``objects``."""
     path = runs / f"{run_name(version)}.{table}.parquet"
     try:
         return read_table(path)[0]

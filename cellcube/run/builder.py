@@ -20,7 +20,7 @@ from cellcube.errors import (
     BuildStoppedError,
 )
 from cellcube.images import ImplausibleVoxelSizeWarning
-from cellcube.ledger import Claim
+from cellcube.ledger import Claim, RunTable
 from cellcube.location import Location
 from cellcube.manifest import CATALOG, is_current, read_outcomes, write_manifest
 from cellcube.plan import Job, Plan
@@ -193,7 +193,7 @@ class _Builder:
                     self.pending.remove()
                     return self._report(decided, 0, started, stages=stage_seconds(results))
                 committed = self.state.count if self.state else 0
-                pack(self.root, plan.layout, committed, self.pending, results, workers)
+                recorder = pack(self.root, plan.layout, committed, self.pending, results, workers)
                 version = self.state.version + 1 if self.state else 1
                 record = run_record(
                     self.root, self.planner.spec, version, self.started, results, decided, workers, identify
@@ -201,9 +201,14 @@ class _Builder:
             record["fits"] = self.planner.fits
             record["illumination"] = self.planner.light_digests
             kept = {"fitted": self.planner.fitted, "illumination": self.planner.light_digests}
-            rows = _kept_rows(results)
+            asked = self.planner.asked
+            tables: dict[RunTable, pd.DataFrame] = {
+                "outcomes": decided,
+                "fovs": _labels(results),
+                "table": asked[asked["cell_id"].isin(decided["cell_id"])].reset_index(drop=True),
+            }
             self.state = commit_run(
-                self.root, self.planner.spec, plan.layout, self.state, decided, rows, _labels(results), record, kept
+                recorder, self.planner.spec, plan.layout, self.state, _kept_rows(results), tables, record, kept
             )
             self.planner.before = None
             write_manifest(self.root, self.state)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -14,7 +14,17 @@ import pandas as pd
 from cellcube import cube as cubes
 from cellcube.cube import FORMAT, ArrayLayout, CubeState, Layout, ShardPart
 from cellcube.errors import ArgumentError
-from cellcube.ledger import calling_script, code_of, environment, function_record, run_name, write_run
+from cellcube.ledger import (
+    Recorder,
+    RunTable,
+    calling_script,
+    code_of,
+    environment,
+    function_record,
+    run_name,
+    table_bytes,
+    write_run,
+)
 from cellcube.location import Location
 from cellcube.pixels import stored_scale
 from cellcube.run.executors import Workers
@@ -30,30 +40,42 @@ def pack(
     pending: Location,
     results: Sequence[JobResult],
     workers: Workers,
-) -> None:
-    """Put the pieces of all jobs, in order, into the shards of the cube; not visible before the commit."""
+) -> Recorder:
+    """Put the pieces of all jobs, in order, into the shards of the cube; not visible before the commit.
+
+    Returns
+    -------
+    Recorder
+        Of the dataset's root, with the shards.
+    """
+    recorder = Recorder(root)
     cube = root / "cube.zarr"
     tasks: list[tuple[ArrayLayout, int, list[ShardPart]]] = []
     for name, array in layout.arrays().items():
         pieces = [
-            (pending / result.key / f"{name}.{number}", count)
+            (
+                pending / result.key / f"{name}.{number}",
+                count,
+                result.sizes[f"{name}.{number}"],
+                result.digests[f"{name}.{number}"],
+            )
             for result in results
             for number, count in enumerate(result.pieces)
         ]
         parts = cubes.shard_parts(array, cube, committed, pieces)
         tasks += [(array, number, sources) for number, sources in parts.items()]
-    for _ in workers.run(partial(_write_shard, cube=cube), tasks):
-        pass
+    for _, (path, size, sha256) in workers.run(partial(_write_shard, cube=cube), tasks):
+        recorder.add(f"cube.zarr/{path}", size, sha256)
+    return recorder
 
 
 def commit_run(
-    root: Location,
+    recorder: Recorder,
     spec: CubeSpec,
     layout: Layout,
     state: CubeState | None,
-    outcomes: pd.DataFrame,
     cells: pd.DataFrame,
-    labels: pd.DataFrame,
+    tables: Mapping[RunTable, pd.DataFrame],
     record: Mapping[str, Any],
     fitted: Mapping[str, Any],
 ) -> CubeState:
@@ -61,17 +83,16 @@ def commit_run(
 
     Parameters
     ----------
-    root : Location
+    recorder : Recorder
+        Of the dataset's root, with the shards that were written.
     spec : CubeSpec
     layout : Layout
     state : CubeState or None
         What is committed so far.
-    outcomes : DataFrame
-        Of the run.
     cells : DataFrame
         Manifest rows of the kept cells, in the order of their pixels.
-    labels : DataFrame
-        `fov_id` and the number of its `labels`.
+    tables : mapping
+        The run's tables besides ``cells``.
     record : mapping
         Of `run_record`.
     fitted : mapping
@@ -86,18 +107,7 @@ def commit_run(
     first = state.count if state else 0
     cells = _with_run(cells, version, first)
     rows = _for_coordinates(cells, layout)
-    write_run(root / "runs", version, record, outcomes.assign(run=version), cells, labels.assign(run=version))
-
-    count = first + len(rows)
     old: Mapping[str, Any] = state.attributes if state else {"versions": []}
-    voxel_size = _common_voxel_size(rows, old.get("voxel_size"))
-    entry = {
-        "version": version,
-        "cells": count,
-        "retracted": state.retracted_at(state.version) if state else 0,
-        "finished": record["finished"],
-        "run": f"runs/{run_name(version)}.json",
-    }
     attributes = {
         "format": FORMAT,
         "name": spec.name,
@@ -107,22 +117,67 @@ def commit_run(
         "spec_digest": spec.digest,
         "identity": spec.identity(),
         "layout": layout.to_dict(),
-        "voxel_size": voxel_size,
+        "voxel_size": _common_voxel_size(rows, old.get("voxel_size")),
         "windows": old.get("windows") or _windows(rows, layout),
         **fitted,
-        "versions": [*old["versions"], entry],
+        "versions": old["versions"],
         "last_run": {"code": record["code"], "cellcube": record["environment"]["cellcube"]},
     }
-    sizes = None
+    return commit_version(
+        recorder,
+        attributes,
+        {"cells": first + len(rows), "retracted": state.retracted_at(state.version) if state else 0},
+        record,
+        {"cells": cells, **{name: table.assign(run=version) for name, table in tables.items()}},
+        lambda cube, documents: cubes.coordinate_chunks(cube, documents, layout, first, rows) if len(rows) else {},
+    )
+
+
+def commit_version(
+    recorder: Recorder,
+    attributes: Mapping[str, Any],
+    entry: Mapping[str, int],
+    record: Mapping[str, Any],
+    tables: Mapping[RunTable, pd.DataFrame],
+    chunks: Callable[[Location, dict[str, bytes]], Mapping[str, bytes]],
+) -> CubeState:
+    """Add a version: its run, its coordinates, the list of its objects, then the metadata, which is the commit.
+
+    Parameters
+    ----------
+    recorder : Recorder
+        Of the dataset's root, with the shards that were written.
+    attributes : mapping
+        Of the root of the cube, with the versions so far.
+    entry : mapping
+        ``cells`` and ``retracted`` of the version.
+    record : mapping
+        Provenance.
+    tables : mapping
+        Of the run.
+    chunks : callable
+        Gives the objects of coordinates by their path in the store, from the store and its new metadata.
+    """
+    cube = recorder.root / "cube.zarr"
+    version = len(attributes["versions"]) + 1
+    known = {"version": version, **entry, "finished": record["finished"], "run": f"runs/{run_name(version)}.json"}
+    state = CubeState({**attributes, "versions": [*attributes["versions"], known]})
+    voxel_size, sizes = attributes["voxel_size"], None
     if not isinstance(voxel_size, str):
         z, y, x = (math.nan if value is None else float(value) for value in voxel_size)
         sizes = (z, y, x)
-    cube = root / "cube.zarr"
-    documents = cubes.metadata_documents(layout, count, attributes, spec.name, sizes, attributes["windows"])
-    if len(rows):
-        cubes.write_coordinates(cube, documents, layout, first, rows)
-    cubes.commit(cube, documents, layout, count)
-    return CubeState(attributes)
+    documents = cubes.metadata_documents(
+        state.layout, entry["cells"], state.attributes, attributes["name"], sizes, attributes["windows"]
+    )
+    for path, data in chunks(cube, documents).items():
+        recorder.write(f"cube.zarr/{path}", data)
+    write_run(recorder, version, record, tables)
+    for path, data in documents.items():
+        recorder.note(f"cube.zarr/{path}", data)
+    objects = table_bytes(recorder.frame(version), {"run": version})
+    (recorder.root / "runs" / f"{run_name(version)}.objects.parquet").write(objects)
+    cubes.commit(cube, documents, state.layout, entry["cells"])
+    return state
 
 
 def run_record(
@@ -158,7 +213,7 @@ def run_record(
     }
 
 
-def _write_shard(item: tuple[ArrayLayout, int, list[ShardPart]], cube: Location) -> int:
+def _write_shard(item: tuple[ArrayLayout, int, list[ShardPart]], cube: Location) -> tuple[str, int, str]:
     array, number, parts = item
     return cubes.write_shard(cube, array, number, parts)
 

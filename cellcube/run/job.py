@@ -22,6 +22,7 @@ from cellcube.errors import (
 )
 from cellcube.functions import UserFunction
 from cellcube.images.fov import Fov
+from cellcube.ledger import sha256_of
 from cellcube.pixels import Dropped
 from cellcube.plan import FOV_ERRORS, FovTask, Job, failed_outcome, meets_condition, outcomes_frame
 from cellcube.run.calls import call
@@ -66,6 +67,7 @@ class _Run:
         self.cells: list[dict[str, Any]] = []
         self.pieces: list[int] = []
         self.sizes: dict[str, int] = {}
+        self.digests: dict[str, str] = {}
         self.in_piece = 0
         self.seconds = dict.fromkeys(("read", "select", "normalize", "encode", "write"), 0.0)
 
@@ -89,6 +91,7 @@ class _Run:
             cells=pd.DataFrame(self.cells),
             pieces=self.pieces,
             sizes=self.sizes,
+            digests=self.digests,
             labels=self.labels,
             sources={fov.source.fov_id: states_of(fov, self.context.base) for fov in self.job.fovs},
             seconds={name: round(value, 4) for name, value in self.seconds.items()},
@@ -270,6 +273,7 @@ class _Run:
                 file = f"{name}.{len(self.pieces)}"
                 (self.context.pending / self.job.key / file).write(piece)
                 self.sizes[file] = len(piece)
+                self.digests[file] = sha256_of(piece)
         self.pieces.append(self.in_piece)
         self.in_piece = 0
 

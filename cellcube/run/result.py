@@ -70,6 +70,8 @@ class JobResult:
         Bytes of each piece by its name.
     sources : dict
         Path, size and time or ETag of every file read, by `fov_id`.
+    digests : dict
+        SHA-256 of each piece by its name.
     labels : dict
         Number of labels in the label image, by `fov_id`.
     seconds : dict
@@ -84,6 +86,7 @@ class JobResult:
     pieces: list[int]
     sizes: dict[str, int]
     sources: dict[str, list[dict[str, Any]]]
+    digests: dict[str, str] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     warned: list[list[str]] = field(default_factory=list)
@@ -94,6 +97,7 @@ class JobResult:
             "pieces": self.pieces,
             "sizes": self.sizes,
             "sources": self.sources,
+            "digests": self.digests,
             "labels": self.labels,
             "seconds": self.seconds,
             "warned": self.warned,

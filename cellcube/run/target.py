@@ -28,7 +28,10 @@ OURS = {
     "cells.parquet",
     "outcomes.parquet",
     "fovs.parquet",
+    "objects.parquet",
     "README.md",
+    "ro-crate-metadata.json",
+    "croissant.json",
     "gallery",
     WORK,
 }

@@ -19,6 +19,7 @@ from cellcube.errors import DatasetAccessError, DatasetBusyError, DatasetDamaged
 from cellcube.functions import UserFunction
 from cellcube.ledger import (
     Claim,
+    Recorder,
     code_of,
     environment,
     fold_outcomes,
@@ -265,7 +266,8 @@ def test_run_round_trip(place: Location) -> None:
     cells = pd.DataFrame({"cell_id": ["ü", "b"], "x": [0.1, np.nan], "n": [1, 2**60], "ok": [True, False]})
     decided = outcomes(("ü", "kept"), ("b", "kept"), ("c", "failed"))
     fovs = pd.DataFrame({"fov_id": ["f"], "labels": [4], "run": [12]})
-    write_run(runs, 12, {"spec": {"name": "µ"}, "n": 1}, decided, cells, fovs)
+    tables = {"outcomes": decided, "cells": cells, "fovs": fovs}
+    write_run(Recorder(place.parent), 12, {"spec": {"name": "µ"}, "n": 1}, tables)
     assert read_run(runs, 12) == {"spec": {"name": "µ"}, "n": 1}
     pd.testing.assert_frame_equal(read_run_table(runs, 12, "cells"), cells)
     pd.testing.assert_frame_equal(read_run_table(runs, 12, "outcomes"), decided)
