@@ -15,16 +15,19 @@ if TYPE_CHECKING:
     from cellcube.inverse import denormalize
     from cellcube.run import BuildReport, build
     from cellcube.spec import CubeSpec
+    from cellcube.versions import diff, retract
 
-__all__ = ["BuildReport", "CubeSpec", "__version__", "build", "denormalize", "info", "open"]
+__all__ = ["BuildReport", "CubeSpec", "__version__", "build", "denormalize", "diff", "info", "open", "retract"]
 
 _HOMES = {
     "BuildReport": "cellcube.run",
     "CubeSpec": "cellcube.spec",
     "build": "cellcube.run",
     "denormalize": "cellcube.inverse",
+    "diff": "cellcube.versions",
     "info": "cellcube.dataset",
     "open": "cellcube.dataset",
+    "retract": "cellcube.versions",
 }
 
 

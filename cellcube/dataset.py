@@ -119,12 +119,13 @@ class DatasetInfo:
         )
         normalize = attributes["spec"]["normalize"]
         method = normalize.get("method") or normalize.get("function") or "one a channel"
+        gone = self.state.retracted_at(self.state.version)
         rows = {
             "dataset": self.root,
             "name": attributes["name"],
             "licence": attributes["licence"] or "not stated",
             "version": f"{self.state.version}, finished {run['finished']}",
-            "cells": f"{self.state.count:,}",
+            "cells": f"{self.state.visible:,}" + (f", {gone:,} more are retracted" if gone else ""),
             "outcomes": ", ".join(f"{self.outcomes.get(each, 0):,} {each}" for each in ("kept", "dropped", "failed")),
             "channels": ", ".join(layout.channels),
             "crop": f"{' x '.join(map(str, layout.shape))} voxels (z, y, x), {layout.dtype}",

@@ -192,7 +192,8 @@ def _about(state: CubeState, counts: Mapping[str, int]) -> dict[str, Any]:
     return {
         "format": attributes["format"],
         "version": state.version,
-        "cells": state.count,
+        "cells": state.visible,
+        "retracted": state.retracted_at(state.version),
         "outcomes": dict(counts),
         "channels": list(layout.channels),
         "shape_zyx": list(layout.shape),
@@ -209,6 +210,9 @@ def catalog(state: CubeState, counts: Mapping[str, int]) -> str:
     about = _about(state, counts)
     size = "x".join(str(edge) for edge in layout.shape)
     channels = ", ".join(layout.channels)
+
+    gone = state.retracted_at(state.version)
+    hidden = f"; {gone:,} of them are retracted: leave out those whose variable `retracted` is not 0" if gone else ""
 
     def cube(name: str, description: str, **args: Any) -> dict[str, Any]:
         array = layout.arrays()[name]
@@ -229,7 +233,7 @@ def catalog(state: CubeState, counts: Mapping[str, int]) -> str:
 
     sources = {
         "normalized_cells": cube(
-            "cells", f"{state.count:,} single-cell crops of {size} voxels (z, y, x), channels {channels}"
+            "cells", f"{state.count:,} single-cell crops of {size} voxels (z, y, x), channels {channels}{hidden}"
         )
     }
     for name, array in layout.arrays().items():
@@ -280,6 +284,8 @@ def card(state: CubeState, counts: Mapping[str, int], run: Mapping[str, Any]) ->
         made += f" of {code['remote']}" if code.get("remote") else ""
     normalize = json.dumps(attributes["spec"]["normalize"], ensure_ascii=False)
     listed = "\n".join(f"| `{name}` | {text} |" for name, text in _contents(state).items())
+    gone = state.retracted_at(state.version)
+    retracted = f" and {gone:,} that are retracted" if gone else ""
     lost = ", ".join(f"{counts.get(status, 0):,} {status}" for status in ("kept", "dropped", "failed"))
     return f"""# {attributes["name"]}
 
@@ -287,7 +293,7 @@ def card(state: CubeState, counts: Mapping[str, int], run: Mapping[str, Any]) ->
 
 | | |
 |---|---|
-| cells | {state.count:,} ({sum(counts.values()):,} requested: {lost}) |
+| cells | {state.visible:,}{retracted} ({sum(counts.values()):,} requested: {lost}) |
 | channels | {", ".join(layout.channels)} |
 | crop | {size} voxels (z, y, x), {layout.dtype} |
 | voxel size | {spacing} |

@@ -9,6 +9,7 @@ from cellcube.cube.store import (
     commit,
     coordinate_chunks,
     read_state,
+    retracted_chunks,
     shard_parts,
     write_shard,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "coordinate_chunks",
     "metadata_documents",
     "read_state",
+    "retracted_chunks",
     "shard_parts",
     "write_shard",
 ]

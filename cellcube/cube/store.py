@@ -224,6 +224,37 @@ def coordinate_chunks(
     return {key: buffer.to_bytes() for key, buffer in held.items() if not key.endswith("zarr.json")}
 
 
+def retracted_chunks(cube: Location, documents: Documents, positions: Any, version: int) -> dict[str, bytes]:
+    """The objects of the coordinate ``retracted`` with cells marked; readers of the versions before see no change.
+
+    Parameters
+    ----------
+    cube : Location
+    documents : dict
+        The metadata of the store.
+    positions : ndarray of int64
+        Of the cells.
+    version : int
+        In which they are retracted.
+    """
+    import zarr
+    from zarr.core.buffer import cpu
+    from zarr.storage import MemoryStore
+
+    size = coordinate_chunk("retracted")
+    held: dict[str, Any] = {path: cpu.Buffer.from_bytes(data) for path, data in documents.items()}
+    for number in np.unique(positions // size):
+        key = f"retracted/c/{number}"
+        held[key] = cpu.Buffer.from_bytes((cube / key).read())
+    array: Any = zarr.open_group(MemoryStore(held), mode="r+", use_consolidated=False)["retracted"]
+    for number in np.unique(positions // size):
+        part = slice(number * size, min((number + 1) * size, array.shape[0]))
+        values = array[part]
+        values[positions[positions // size == number] - number * size] = version
+        array[part] = values
+    return {key: buffer.to_bytes() for key, buffer in held.items() if not key.endswith("zarr.json")}
+
+
 def commit(cube: Location, documents: Documents, layout: Layout, count: int) -> None:
     """Make the new cells visible: replace the metadata, the root's last.
 

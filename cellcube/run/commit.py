@@ -194,6 +194,7 @@ def run_record(
     counts = outcomes["status"].value_counts()
     return {
         "version": version,
+        "kind": "build",
         "started": started.isoformat(timespec="seconds"),
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "counts": {

@@ -30,6 +30,7 @@ ORDER = [
     "plan",
     "manifest",
     "run",
+    "versions",
     "dataset",
     "geometry",
     "inverse",
