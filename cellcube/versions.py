@@ -149,7 +149,9 @@ def _commit(root: Location, state: CubeState, rows: pd.DataFrame, reason: str, i
         entry,
         record,
         tables,
-        lambda cube, documents: cubes.retracted_chunks(cube, documents, rows["position"].to_numpy("int64"), version),
+        lambda cube, documents: cubes.retracted_chunks(
+            cube, documents, state.layout, rows["position"].to_numpy("int64"), version
+        ),
     )
 
 

@@ -114,5 +114,4 @@ def open_cube(cube: Location, layout: Layout, version: int, count: int, retracte
         hidden = (since > 0) & (since <= version)
         if hidden.any():
             dataset = dataset.isel(cell=np.flatnonzero(~hidden))
-    dataset.attrs.pop("coordinates", None)
     return dataset.drop_vars("retracted").set_xindex("cell_id", IdentifierIndex)

@@ -14,7 +14,7 @@ import pandas as pd
 
 from cellcube.cube.layout import ArrayLayout, Layout
 from cellcube.cube.shards import join_pieces
-from cellcube.cube.template import Documents, cell_coordinates, channel_coordinates, coordinate_chunk
+from cellcube.cube.template import Documents, cell_coordinates, channel_coordinates, coordinate_rows
 from cellcube.errors import DatasetAccessError, DatasetDamagedError, DatasetFormatError
 from cellcube.location import Location
 from cellcube.urls import public_url
@@ -47,7 +47,13 @@ class CubeState:
     @property
     def layout(self) -> Layout:
         """What never changes."""
-        return Layout.from_dict(self.attributes["layout"])
+        try:
+            return Layout.from_dict(self.attributes["layout"])
+        except (KeyError, TypeError) as error:
+            raise DatasetFormatError(
+                "The dataset was written by an early version of cellcube, before its format was settled.",
+                remedy="Build it again.",
+            ) from error
 
     def count_at(self, version: int) -> int:
         """Cells that the builds up to a version added, from 1."""
@@ -206,7 +212,7 @@ def coordinate_chunks(
         targets[path] = np.array(rows[name].to_list(), "float64").reshape(len(rows), len(layout.channels))
     targets.update({f"{group}cell_id": targets["cell_id"] for group in groups})
     for path, data in targets.items():
-        boundary, filled = divmod(first, coordinate_chunk(path))
+        boundary, filled = divmod(first, coordinate_rows(layout))
         if filled:
             key = f"{path}/c/{boundary}" + "/0" * (data.ndim - 1)
             held[key] = cpu.Buffer.from_bytes((cube / key).read())
@@ -224,7 +230,9 @@ def coordinate_chunks(
     return {key: buffer.to_bytes() for key, buffer in held.items() if not key.endswith("zarr.json")}
 
 
-def retracted_chunks(cube: Location, documents: Documents, positions: Any, version: int) -> dict[str, bytes]:
+def retracted_chunks(
+    cube: Location, documents: Documents, layout: Layout, positions: Any, version: int
+) -> dict[str, bytes]:
     """The objects of the coordinate ``retracted`` with cells marked; readers of the versions before see no change.
 
     Parameters
@@ -232,6 +240,7 @@ def retracted_chunks(cube: Location, documents: Documents, positions: Any, versi
     cube : Location
     documents : dict
         The metadata of the store.
+    layout : Layout
     positions : ndarray of int64
         Of the cells.
     version : int
@@ -241,7 +250,7 @@ def retracted_chunks(cube: Location, documents: Documents, positions: Any, versi
     from zarr.core.buffer import cpu
     from zarr.storage import MemoryStore
 
-    size = coordinate_chunk("retracted")
+    size = coordinate_rows(layout)
     held: dict[str, Any] = {path: cpu.Buffer.from_bytes(data) for path, data in documents.items()}
     for number in np.unique(positions // size):
         key = f"retracted/c/{number}"

@@ -17,10 +17,8 @@ from cellcube.colors import channel_color
 from cellcube.cube.layout import ArrayLayout, Layout
 from cellcube.pixels import stored_scale
 
-# Rows of a coordinate in one chunk: a build rewrites at most one chunk that was there before.
-COORDINATE_CHUNK = 65_536
-# Reading one cell reads the chunk of its identifier too; so many random identifiers stay below 64 kB.
-IDENTIFIER_CHUNK = 2_048
+# Rows of a coordinate in one object, about: a build rewrites at most one that was there before.
+COORDINATE_ROWS = 65_536
 
 # Along cells: name -> type, in every cube.
 _ALWAYS = {
@@ -132,16 +130,14 @@ def metadata_documents(
         attributes={
             "ome": _image(arrays["cells"], layout, name, voxel_size, windows["cells"]),
             "cellcube": dict(attributes),
-            # Only this one: what is a coordinate is read with every cell.
-            "coordinates": "cell_id",
         },
     )
     _pixels(root, arrays["cells"], layout, count)
-    _coordinate(root, "c", "string", (len(layout.channels),), ("c",))
+    _coordinate(root, "c", "string", (len(layout.channels),), ("c",), layout)
     for coordinate, kind in along_cells.items():
-        _coordinate(root, coordinate, kind, (count,), (cell,))
+        _coordinate(root, coordinate, kind, (count,), (cell,), layout)
     for coordinate in CHANNEL_COORDINATES:
-        _coordinate(root, coordinate, "float64", (count, len(layout.channels)), (cell, "c"))
+        _coordinate(root, coordinate, "float64", (count, len(layout.channels)), (cell, "c"), layout)
     if layout.masks:
         root.create_group("labels", attributes={"ome": _labels_group(layout.masks)})
     for array in arrays.values():
@@ -152,14 +148,14 @@ def metadata_documents(
             ome = _image(array, layout, title, voxel_size, windows[array.representation])
         else:
             ome = _mask(array, layout, title, voxel_size)
-        group = root.create_group(array.group, attributes={"ome": ome, "coordinates": "cell_id"})
+        group = root.create_group(array.group, attributes={"ome": ome})
         _pixels(group, array, layout, count)
-        _coordinate(group, "cell_id", "string", (count,), (cell,))
+        _coordinate(group, "cell_id", "string", (count,), (cell,), layout)
         if array.representation:
-            _coordinate(group, "c", "string", (len(layout.channels),), ("c",))
+            _coordinate(group, "c", "string", (len(layout.channels),), ("c",), layout)
         if array.representation == array.name:
             for coordinate in CHANNEL_COORDINATES:
-                _coordinate(group, coordinate, "float64", (count, len(layout.channels)), (cell, "c"))
+                _coordinate(group, coordinate, "float64", (count, len(layout.channels)), (cell, "c"), layout)
     with warnings.catch_warnings():
         # Consolidated metadata is the commit, and every reader named in the documentation knows it.
         warnings.simplefilter("ignore")
@@ -168,9 +164,9 @@ def metadata_documents(
     return {path: plain[path] for path in sorted(plain, key=lambda path: (path == "zarr.json", path))}
 
 
-def coordinate_chunk(name: str) -> int:
-    """Rows in a chunk of a coordinate along cells."""
-    return IDENTIFIER_CHUNK if name.rpartition("/")[2] == "cell_id" else COORDINATE_CHUNK
+def coordinate_rows(layout: Layout) -> int:
+    """Rows of a coordinate along cells in one object: whole shards of pixels."""
+    return layout.shard_cells * max(1, COORDINATE_ROWS // layout.shard_cells)
 
 
 def _compact(document: bytes) -> bytes:
@@ -189,7 +185,7 @@ def _pixels(group: Any, array: ArrayLayout, layout: Layout, count: int) -> None:
     elif array.codec == "zstd":
         compressors = [ZstdCodec(level=1)]
     about = f"{array.name.replace('_', ' ')} of the crops"
-    attributes: dict[str, Any] = {"long_name": _ABOUT.get(array.name, about), "coordinates": "cell_id"}
+    attributes: dict[str, Any] = {"long_name": _ABOUT.get(array.name, about)}
     if array.representation:
         representation = layout.representations[array.representation]
         attributes["representation"] = array.representation
@@ -213,7 +209,9 @@ def _pixels(group: Any, array: ArrayLayout, layout: Layout, count: int) -> None:
     )
 
 
-def _coordinate(group: Any, name: str, kind: str, shape: tuple[int, ...], axes: tuple[str, ...]) -> None:
+def _coordinate(
+    group: Any, name: str, kind: str, shape: tuple[int, ...], axes: tuple[str, ...], layout: Layout
+) -> None:
     from zarr.codecs import ZstdCodec
 
     attributes = {"long_name": _ABOUT[name]} if name in _ABOUT else {}
@@ -222,7 +220,9 @@ def _coordinate(group: Any, name: str, kind: str, shape: tuple[int, ...], axes: 
     group.create_array(
         name,
         shape=shape,
-        chunks=(coordinate_chunk(name) if axes[0] != "c" else shape[0], *shape[1:]),
+        # Chunks are as long as the shards of pixels: dask divides all variables of a dataset alike.
+        chunks=(shape[0],) if axes[0] == "c" else (layout.shard_cells, *shape[1:]),
+        shards=None if axes[0] == "c" else (coordinate_rows(layout), *shape[1:]),
         dtype=np.dtypes.StringDType() if kind == "string" else kind,
         compressors=[ZstdCodec(level=3)],
         dimension_names=axes,

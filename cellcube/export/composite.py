@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -63,7 +64,8 @@ def composite(planes: Picture, channels: Sequence[str]) -> Picture:
     ndarray of uint8, shape (y, x, 3), or (y, x) for a single channel
     """
     if len(channels) == 1:
-        return planes[0]
+        only: Picture = planes[0]
+        return only
     fluorescent = [number for number, name in enumerate(channels) if not is_transmitted(name)]
     dark = np.ones((*planes.shape[1:], 3), np.float32)
     for number in fluorescent or range(len(channels)):
@@ -73,12 +75,10 @@ def composite(planes: Picture, channels: Sequence[str]) -> Picture:
     return blended
 
 
-def png(picture: Picture, mode: Literal["fast", "small"] = "small") -> bytes:
+def png(picture: Picture) -> bytes:
     """A picture, grey (y, x) or colour (y, x, 3), as PNG."""
-    import io
-
     from PIL import Image
 
     file = io.BytesIO()
-    Image.fromarray(picture).save(file, "PNG", compress_level=1 if mode == "fast" else 6)
+    Image.fromarray(picture).save(file, "PNG", compress_level=6)
     return file.getvalue()

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from cellcube.errors import ArgumentError
-from cellcube.export.composite import Picture, composite, display_windows, grey_planes, png
+from cellcube.export.composite import Picture, Pixels, composite, display_windows, grey_planes, png
 from cellcube.export.names import safe_names
 from cellcube.export.selection import ExportReport, select_cells, with_columns
 from cellcube.export.target import export_target, report_of
@@ -85,20 +85,23 @@ def to_png(
             for number, pixels in enumerate(batch.pixels):
                 place = batch.start + number
                 if composite:
-                    yield columns["file"][place], lambda pixels=pixels: png(_blended(grey(pixels), selection.channels))
+                    yield columns["file"][place], partial(_blended, pixels, grey, selection.channels)
                     continue
                 for title, plane in zip(titles, grey(pixels), strict=True):
                     yield columns[title][place], partial(png, plane)
 
     grey = partial(grey_planes, windows=windows, montage=montage)
-    options = {"composite": composite, "montage": montage, "windows": dict(zip(selection.channels, windows, strict=True))}
+    options = {
+        "composite": composite,
+        "montage": montage,
+        "windows": dict(zip(selection.channels, windows, strict=True)),
+    }
     with export_target(to, "png", selection, planned, storage_options, options) as target:
         target.write_each(files())
-        about = {title: "PNG of the cell" for title in titles}
+        about = dict.fromkeys(titles, "PNG of the cell")
         target.write_manifest(with_columns(selection.cells, columns), selection, about)
     return report_of(target, len(selection))
 
 
-def _blended(planes: Picture, channels: Sequence[str]) -> Picture:
-    # `composite` is an option's name there.
-    return composite(planes, channels)
+def _blended(pixels: Pixels, grey: Callable[[Pixels], Picture], channels: Sequence[str]) -> bytes:
+    return png(composite(grey(pixels), channels))

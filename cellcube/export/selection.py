@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ import pandas as pd
 from cellcube.cube import CubeState, read_state
 from cellcube.dataset import open as open_dataset
 from cellcube.errors import ArgumentError, DatasetDamagedError, DatasetNotFoundError, did_you_mean
+from cellcube.export.names import split_names
 from cellcube.inverse import denormalize
 from cellcube.location import Location
 from cellcube.manifest import column_descriptions, read_cells
@@ -72,6 +74,26 @@ class Batch:
     rows: pd.DataFrame
     pixels: Pixels
     masks: Pixels | None
+
+
+@dataclass(frozen=True)
+class Part:
+    """Cells that go into one file.
+
+    Parameters
+    ----------
+    split : str or None
+        Name of their split, as a file or a split of Hugging Face may be named; None where there are no splits.
+    number, count : int
+        Which one of how many of the split.
+    positions : ndarray of int
+        Positions among the selected cells.
+    """
+
+    split: str | None
+    number: int
+    count: int
+    positions: npt.NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -166,16 +188,21 @@ class Selection:
         unknown = pd.Series(np.nan, index=self.cells.index)
         return np.stack([self.cells.get(name, unknown).to_numpy(np.float64) for name in columns], axis=1)
 
-    def splits(self) -> dict[str, npt.NDArray[np.intp]]:
-        """Positions among the selected cells of each value of the column ``split``; nothing where there is none."""
-        if _SPLITS not in self.cells:
-            return {}
-        values = self.cells[_SPLITS].fillna("").astype(str)
-        return {name: np.flatnonzero(values == name) for name in dict.fromkeys(values)}
+    def parts(self, cells: int) -> list[Part]:
+        """The selected cells in files of at most `cells` each, none of which has cells of two splits."""
+        groups: dict[str, npt.NDArray[np.intp]] = {"": np.arange(len(self))}
+        if _SPLITS in self.cells:
+            values = self.cells[_SPLITS].fillna("").astype(str).to_numpy()
+            groups = {name: np.flatnonzero(values == name) for name in dict.fromkeys(values.tolist())}
+        names = split_names(groups)
+        return [
+            Part(names[value] if _SPLITS in self.cells else None, number, count, found)
+            for value, positions in groups.items()
+            for count in [math.ceil(len(positions) / cells)]
+            for number, found in enumerate(np.array_split(positions, range(cells, len(positions), cells)))
+        ]
 
-    def batches(
-        self, *, masks: bool = False, denormalized: bool = False, progress: bool = False
-    ) -> Iterator[Batch]:
+    def batches(self, *, masks: bool = False, denormalized: bool = False, progress: bool = False) -> Iterator[Batch]:
         """The selected cells of each shard, one shard after the other; shards without any are not read.
 
         Parameters
@@ -261,7 +288,8 @@ def select_cells(
     if cells.empty:
         told = "The dataset has no cells." if where is None else f"No cell meets the condition {where!r}."
         raise ArgumentError(told, path=public_url(location.url))
-    positions = dataset.indexes["cell_id"].get_indexer(pd.Index(cells["cell_id"].astype(object)))
+    stored = pd.Index(dataset["cell_id"].values.astype(object))
+    positions = stored.get_indexer(pd.Index(cells["cell_id"].astype(object)))
     if (positions < 0).any():
         missing = str(cells["cell_id"].iloc[int(np.argmin(positions))])
         raise DatasetDamagedError("A cell of the manifest is not in the cube.", cell_id=missing, path=location.url)
@@ -292,7 +320,8 @@ def _meets(cells: pd.DataFrame, where: str) -> npt.NDArray[np.bool_]:
 
 
 def _checked_variable(dataset: xr.Dataset, variable: str) -> str:
-    known = [str(name) for name, each in dataset.data_vars.items() if "c" in each.dims]
+    # Bounds of the normalization have channels too, and are not pixels.
+    known = [str(name) for name, each in dataset.data_vars.items() if "c" in each.dims and each.ndim > 3]
     if variable not in known:
         raise ArgumentError(
             f"There is no variable {variable!r} of pixels; there are {', '.join(known)}.",

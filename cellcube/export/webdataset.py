@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from cellcube.errors import ArgumentError
-from cellcube.export.names import safe_names, split_names
-from cellcube.export.selection import Batch, ExportReport, Selection, select_cells, with_columns
+from cellcube.export.names import safe_names
+from cellcube.export.selection import Batch, ExportReport, select_cells, with_columns
 from cellcube.export.target import Target, export_target, report_of
 
 # Uncompressed size of a tar file, about, where its number of cells is not given.
@@ -72,8 +72,8 @@ def to_webdataset(
     Notes
     -----
     ``index.json`` has `variable`, `channels`, `shape`, `dtype`, `cells`, and `tars`: a list with `file`, `split`,
-    `cells`, `bytes` and `sha256` of each. The same cells give the same bytes. Cells are in the order of the cube: shuffle
-    when reading.
+    `cells`, `bytes` and `sha256` of each. The same cells give the same bytes. Cells are in the order of the cube:
+    shuffle when reading.
 
     Raises
     ------
@@ -92,10 +92,17 @@ def to_webdataset(
         cells_per_tar = max(1, _TAR_BYTES // (math.prod(selection.item) * selection.dtype.itemsize))
     if cells_per_tar < 1:
         raise ArgumentError(f"cells_per_tar must be at least 1, not {cells_per_tar}.")
-    files, splits = _files(selection, cells_per_tar)
+    parts = selection.parts(cells_per_tar)
+    splits = {f"{part.split + '/' if part.split else ''}cells-{part.number:06d}.tar": part.split for part in parts}
+    file_of = np.empty(len(selection), object)
+    for file, part in zip(splits, parts, strict=True):
+        file_of[part.positions] = file
+    files: list[str] = file_of.tolist()
     keys = safe_names(selection.cells["cell_id"], dots=False)
-    planned = [*dict.fromkeys(files), "index.json"]
-    with export_target(to, "webdataset", selection, planned, storage_options, {"cells_per_tar": cells_per_tar}) as target:
+    planned = [*splits, "index.json"]
+    with export_target(
+        to, "webdataset", selection, planned, storage_options, {"cells_per_tar": cells_per_tar}
+    ) as target:
         with target.scratch() as scratch, ExitStack() as stack:
             writer = stack.enter_context(_Tars(target, scratch, files))
             for batch in selection.batches(masks=mask, progress=progress):
@@ -107,25 +114,12 @@ def to_webdataset(
             "axes": "czyx",
             "dtype": selection.dtype.name,
             "cells": len(selection),
-            "tars": [{"file": file, "split": splits[file], **writer.told[file]} for file in dict.fromkeys(files)],
+            "tars": [{"file": file, "split": split, **writer.told[file]} for file, split in splits.items()],
         }
         target.write("index.json", (json.dumps(index, indent=1, ensure_ascii=False) + "\n").encode())
         about = {"file": "Tar file of the cell", "key": "Key of the cell in its tar file"}
         target.write_manifest(with_columns(selection.cells, {"file": files, "key": keys}), selection, about)
     return report_of(target, len(selection))
-
-
-def _files(selection: Selection, cells_per_tar: int) -> tuple[list[str], dict[str, str | None]]:
-    """The tar file of each cell, and the split of each tar file."""
-    files, split_of = np.empty(len(selection), object), dict[str, str | None]()
-    groups: dict[str, npt.NDArray[np.intp]] = selection.splits()
-    folders = split_names(groups)
-    for split, positions in groups.items() or [("", np.arange(len(selection)))]:
-        for number in range(math.ceil(len(positions) / cells_per_tar)):
-            file = f"{folders[split] + '/' if groups else ''}cells-{number:06d}.tar"
-            files[positions[number * cells_per_tar : (number + 1) * cells_per_tar]] = file
-            split_of[file] = split if groups else None
-    return files.tolist(), split_of
 
 
 def _add(batch: Batch, keys: Sequence[str], writer: _Tars) -> None:

@@ -54,7 +54,7 @@ class Fit:
     spec : CubeSpec
     channels : tuple of str
     frame : DataFrame
-        All cells that the table asks for; their fields make the groups.
+        All cells that the table asks for, and a row for each field without any; their fields make the groups.
     fitted : dict
         What was fitted before; it stays.
     """
@@ -72,6 +72,7 @@ class Fit:
             for channel, normalizer in zip(self.channels, pipeline.normalizers(self.channels), strict=True)
             if not isinstance(normalizer, UserFunction) and _is_shared(scope_of(normalizer))
         ]
+        self._unread: list[str] = []
         self._counts: dict[tuple[str, str, str], tuple[PixelCounts, list[str]]] = {}
 
     def _need(self, representation: str, channel: str, normalizer: Method) -> _Need:
@@ -120,10 +121,10 @@ class Fit:
             fovs = [fov for fov, key in need.keys.items() if key in missing and fov in need.counted]
             without = missing - {need.keys[fov] for fov in fovs}
             if without:
-                where = getattr(scope_of(need.normalizer), "where", None)
+                where, group = getattr(scope_of(need.normalizer), "where", None), sorted(without)[0]
                 raise ArgumentError(
-                    f"normalize: no FOV of the group {sorted(without)[0]} meets the condition {where!r}, so nothing "
-                    f"can be fitted for channel {need.channel!r}.",
+                    f"normalize: no FOV {'' if group == '[]' else f'of the group {group} '}meets the condition "
+                    f"{where!r}, so nothing can be fitted for channel {need.channel!r}.",
                     remedy="Add its control FOVs to the table, or change the condition.",
                 )
             for fov in fovs:
@@ -133,6 +134,7 @@ class Fit:
     def add(self, fov: str, found: Survey | FovError) -> None:
         """Count the intensities of one more field; in the order of the table."""
         if isinstance(found, FOV_ERRORS):
+            self._unread.append(fov)
             return
         for scope, channel, key in {
             (need.scope, need.channel, need.keys[fov]) for need in self._needs if fov in need.counted
@@ -162,6 +164,7 @@ class Fit:
                         "high": high,
                         "pixels": counts.count,
                         "fovs": fovs,
+                        "unread": [fov for fov in self._unread if need.keys[fov] == key and fov in need.counted],
                     }
                 )
 

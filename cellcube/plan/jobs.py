@@ -167,7 +167,7 @@ def _source(
     labels = None
     label_axes = row.get("label_axes") or spec.label_axes
     if label_channel is None and axes and not label_axes:
-        label_axes = axes.replace("C", "").replace("T", "")
+        label_axes = "".join(axis for axis in axes if axis not in "CTS")
     if table.has_labels:
         path = row.get("label_path")
         if path:

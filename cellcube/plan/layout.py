@@ -133,7 +133,16 @@ def _checked(layout: Layout) -> Layout:
     arrays = layout.arrays()
     axes = ("cell", "t", "c", "z", "y", "x")
     taken = {*axes, *cell_coordinates(layout), *channel_coordinates(layout), "labels", *layout.masks}
-    projections = {name for name, array in arrays.items() if array.projection}
+    projections = {
+        projection if name == "cells" else f"{name}_{projection}"
+        for name, each in layout.representations.items()
+        for projection in each.projections
+    }
+    for name in sorted(projections & {*taken, "mask", *layout.representations}):
+        raise SpecError(
+            f"projections: {name!r} is the name of something else in the cube.",
+            remedy="Give the function, or the representation that it is of, another name.",
+        )
     for name in layout.representations:
         if name != "cells" and (name in taken or name in projections or name == "mask"):
             raise SpecError(f"representations: {name!r} is the name of something else in the cube; choose another.")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cellcube.cube import CubeState
-from cellcube.errors import ArgumentError
+from cellcube.cube import CubeState, read_state
+from cellcube.errors import ArgumentError, DatasetNotFoundError
+from cellcube.ledger import read_run
+from cellcube.location import Location
+from cellcube.manifest import column_descriptions, read_cells, read_outcomes
 from cellcube.publish.licences import check_licence, licence_url
 
 if TYPE_CHECKING:
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
 CUBE = "cube.zarr/"
 CELLS = "cells.parquet"
 RUNS = "runs/"
+# Work that is not part of the dataset.
+UNFINISHED = ".cellcube/"
 
 # Encoding formats of files and images by suffix.
 FORMATS = {
@@ -132,6 +138,34 @@ class Published:
     def _spec(self) -> Mapping[str, Any]:
         spec: Mapping[str, Any] = self.state.attributes["spec"]
         return spec
+
+
+def read_published(root: Location, url: str | None = None) -> Published:
+    """What is to be described of the dataset at a root; takes the SHA-256 of all files outside the cube.
+
+    Raises
+    ------
+    cellcube.errors.DatasetNotFoundError
+    """
+    state = read_state(root / CUBE.rstrip("/"))
+    if state is None:
+        raise DatasetNotFoundError("There is no cellcube dataset.", path=root.url)
+    cells = read_cells(root, state.version)
+    files: dict[str, tuple[int, str | None]] = {}
+    for path, size in sorted(root.sizes().items()):
+        if not path.startswith(UNFINISHED):
+            digest = None if path.startswith(CUBE) else hashlib.sha256((root / path).read()).hexdigest()
+            files[path] = (size, digest)
+    counts = read_outcomes(root, state.version)["status"].value_counts()
+    return Published(
+        state=state,
+        cells=cells,
+        counts={str(status): int(count) for status, count in counts.items()},
+        runs=[read_run(root / RUNS.rstrip("/"), number) for number in range(1, state.version + 1)],
+        files=files,
+        columns=column_descriptions(state, cells),
+        url=url,
+    )
 
 
 def encoding_format(path: str) -> str:

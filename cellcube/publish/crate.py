@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from cellcube.publish.about import CELLS, CUBE, RUNS, ZARR_FORMAT, Published, encoding_format, orcid_url
+from cellcube.publish.about import CELLS, CUBE, RUNS, UNFINISHED, ZARR_FORMAT, Published, encoding_format, orcid_url
 from cellcube.urls import is_remote
 
 RO_CRATE = "ro-crate-metadata.json"
@@ -163,7 +163,7 @@ def _parts(about: Published) -> Iterator[Entity]:
         "conformsTo": {"@id": OME_ZARR},
         "contentSize": _size([size for path, (size, _) in about.files.items() if path.startswith(CUBE)]),
     }
-    others = sorted(path for path in about.files if not path.startswith((CUBE, ".cellcube/")) and path != RO_CRATE)
+    others = sorted(path for path in about.files if not path.startswith((CUBE, UNFINISHED)) and path != RO_CRATE)
     runs = [{"@id": _fragment(path)} for path in others if path.startswith(RUNS)]
     if runs:
         yield {

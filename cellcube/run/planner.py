@@ -98,6 +98,7 @@ class Planner:
         self.storage_options = storage_options
         self._warn = warn
         self.asked: pd.DataFrame = table.frame
+        self._counted: pd.DataFrame = table.frame
         self.before: pd.DataFrame | None = None
         self.lights = lightings(spec, table.base, storage_options)
         self.light_digests = {channel: dict(light.digests) for channel, light in self.lights.items()}
@@ -120,9 +121,11 @@ class Planner:
             labels = [found.labels if isinstance(found, Survey) else found for found in surveys]
             refuse_wrong_call([found for found in labels[:PROBED] if isinstance(found, Exception)], len(labels))
             frame, failed = expand(self.table, tasks, labels)
+            if not len(frame) + len(failed):
+                self._warn([("UserWarning", f"The label images of the {len(labels)} FOVs hold no label: no cells.")])
         if self.spec.split is not None:
             frame = self._split(frame, self.spec.split)
-        self.asked = frame
+        self.asked, self._counted = frame, self._with_bare_fields(frame, failed)
         if self.state is not None:
             self.before = read_outcomes(self.root, self.state.version)
             check_same_cells(self.before, frame)
@@ -164,6 +167,19 @@ class Planner:
                   "or finer groups change that.")]
             )  # fmt: skip
         return frame.assign(split=pd.Series(parts, index=frame.index, dtype=str))
+
+    def _with_bare_fields(self, frame: pd.DataFrame, failed: pd.DataFrame) -> pd.DataFrame:
+        """The cells, and a row for each field of the table that holds none: its pixels count in groups too."""
+        rows = self.table.frame
+        bare = rows[~rows["fov_id"].isin([*frame["fov_id"], *failed["fov_id"]])]
+        if bare.empty:
+            return frame
+        bare = bare.assign(cell_id="", label=0)
+        if self.spec.split is not None:
+            bare = bare.assign(split=pd.Series(assign_split(bare, self.spec.split), index=bare.index, dtype=str))
+        both = pd.concat([frame, bare], ignore_index=True)
+        places = dict(zip(rows["fov_id"], range(len(rows)), strict=True))
+        return both.iloc[both["fov_id"].map(places).argsort(kind="stable")]
 
     def _fit_shape(self, tasks: list[FovTask]) -> dict[str, FovError]:
         """Freeze the shape in the spec; or tell why no cell could be measured."""
@@ -209,12 +225,12 @@ class Planner:
     def _fit(self, tasks: list[FovTask], channels: tuple[str, ...], trial: bool) -> list[FovTask]:
         """The tasks with the statistics of their groups; those that are new are fitted, others stay."""
         known = json.loads(json.dumps(self.state.attributes.get("fitted", {}))) if self.state else {}
-        fit = Fit(self.spec, channels, self.asked, known)
+        fit = Fit(self.spec, channels, self._counted, known)
         wanted = fit.wanted(tasks)
         if trial:
             # Enough to cut a few cells of the first FOV.
             wanted = fit.wanted(tasks[:1])
-        every = fov_tasks(self.table, self.asked, self.spec, self.storage_options) if wanted else ()
+        every = fov_tasks(self.table, self._counted, self.spec, self.storage_options) if wanted else ()
         looked = [(task, Wanted(channels=wanted[task.source.fov_id])) for task in every if task.source.fov_id in wanted]
         if trial:
             looked = looked[:1]

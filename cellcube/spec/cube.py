@@ -14,6 +14,7 @@ from pydantic import Field, InstanceOf, ValidationError, field_validator, model_
 from cellcube.errors import SpecError
 from cellcube.functions import UserFunction
 from cellcube.location import Location
+from cellcube.spec.normalizers import scope_of
 from cellcube.spec.people import Author
 from cellcube.spec.pipelines import Illumination, Pipeline, Split
 from cellcube.spec.sentences import sentence
@@ -72,7 +73,7 @@ class CubeSpec(Pipeline):
     authors : list of Author
         ``[{name: …, orcid: …, affiliation: …}]``; a name alone is enough.
     doi, citation : str, optional
-        Of the dataset or its paper; how to cite it.
+        Of the dataset; how to cite it and its paper.
     keywords : list of str
     channels : list or dict, optional
         Names or indices of channels in ``fov_path``; or ``{name: column}`` with one file column a channel; or
@@ -196,6 +197,13 @@ class CubeSpec(Pipeline):
             raise ValueError("true and false are neither names nor indices")
         return value
 
+    @field_validator("flip", "label_channel", "order", mode="before")
+    @classmethod
+    def _no_truth_value(cls, value: Any) -> Any:
+        if isinstance(value, bool):
+            raise ValueError("true and false are neither names nor numbers")
+        return value
+
     @field_validator("channels")
     @classmethod
     def _unique_channels(cls, value: Any) -> Any:
@@ -246,6 +254,15 @@ class CubeSpec(Pipeline):
         for taken in ("path", "channel", "axes"):
             if taken in self.label_images:
                 raise ValueError(f"label_images: {taken!r} cannot be a name, as label_{taken} is another column")
+        if "cells" in self.representations:
+            raise ValueError("representations: 'cells' is the name of what the spec itself describes; choose another")
+        if self.preprocess is not None:
+            scopes = [scope_of(each) for pipeline in self.pipelines().values() for each in pipeline.methods()]
+            if any(scope != "cell" for scope in scopes):
+                raise ValueError(
+                    "preprocess: it changes crops, and statistics of whole fields would be of other pixels; "
+                    "take scope cell, or images that are processed already"
+                )
         if self.flip is not None and self.align == "none":
             raise ValueError("flip: cells are mirrored only where they are aligned; give align: major_axis")
         return self

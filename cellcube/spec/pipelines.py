@@ -98,6 +98,8 @@ class Pipeline(Value):
         value = described(value)
         if value is None:
             return "none"
+        if value in ("dilated", "soft"):
+            raise ValueError(f"{value!r} needs a distance in voxels, such as {{method: {value}, by: 3}}")
         if isinstance(value, Mapping) and "method" not in value:
             if not value:
                 raise ValueError("give one mask, or one for each channel")

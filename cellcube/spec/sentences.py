@@ -32,9 +32,16 @@ TAKES = {
     "preprocess": "a function",
     "measure": "a function",
     "flip": "the name or the index of a channel",
+    "mask": "'none', 'label', {method: dilated, by: 3}, {method: soft, by: 3}, a function, or one of these a channel",
+    "illumination": "a mapping of channels to {flat: path} or {gain: path}",
+    "representations": "a mapping of names (lower case) to mappings such as {normalize: none, mask: label}",
     "label_images": "a mapping of names (lower case) to table columns with paths",
 }
 
+
+# Mappings of mappings: what is wrong deep inside is said as it is.
+_HOLDERS = ("illumination", "representations")
+_WRONG_FORM = ("model_attributes_type", "dict_type", "model_type", "string_pattern_mismatch")
 
 # pydantic's path also names the member of a union that it tried.
 _TRIED = re.compile(
@@ -69,7 +76,7 @@ def sentence(detail: ErrorDetails, given: Mapping[str, Any], spec: type[BaseMode
     if kind == "union_tag_not_found":
         methods = ", ".join(map(repr, METHODS))
         return f"{place}: give a method, one of {methods} (got {detail['input']!r})"
-    if first in TAKES and kind != "value_error":
+    if first in TAKES and kind != "value_error" and (first not in _HOLDERS or kind in _WRONG_FORM):
         return f"{first}: give {TAKES[str(first)]} (got {given.get(str(first))!r})"
     if kind in ("model_attributes_type", "dict_type", "model_type"):
         wanted = "a normalizer such as {method: minmax}" if "normalize" in detail["loc"] else "a mapping"

@@ -38,6 +38,7 @@ PAGES = [
 ]
 CLI_PAGE = ROOT / "docs" / "cli.md"
 NO_RUN = re.compile(r"<!-- no-run: \S.* -->")
+MOST_PICTURE_BYTES = 80_000
 # More than these would mean that the pages are no longer checked.
 MOST_NOT_RUN = 6
 
@@ -187,6 +188,19 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert not broken
 
 
+def test_every_picture_is_small_shown_and_made() -> None:
+    folder = ROOT / "docs" / "images"
+    script = (ROOT / "docs" / "figures.py").read_text("utf-8")
+    shown = set()
+    for page in PAGES:
+        links = re.findall(r"!\[[^\]]+\]\(([^)\s]+)\)", page.read_text("utf-8"))
+        shown |= {(page.parent / link).resolve() for link in links}
+    pictures = set(folder.resolve().glob("*.png"))
+    assert shown == pictures
+    assert [path.name for path in pictures if path.stat().st_size >= MOST_PICTURE_BYTES] == []
+    assert [path.name for path in pictures if f'"{path.stem}":' not in script] == []
+
+
 def test_every_page_is_linked_from_the_index() -> None:
     text = (ROOT / "docs" / "index.md").read_text("utf-8")
     pages = [page.relative_to(ROOT / "docs").as_posix() for page in (ROOT / "docs").rglob("*.md")]
@@ -235,7 +249,7 @@ def test_the_spec_page_shows_every_field_with_its_default() -> None:
     [first, *_] = [block for block in blocks(page) if block.language == "yaml"]
     shown = yaml.safe_load(first.text)
     assert shown == CubeSpec().to_dict()
-    assert list(shown) == list(CubeSpec.model_fields)
+    assert list(shown) == list(CubeSpec().to_dict())
     assert [name for name in CubeSpec.model_fields if f"| `{name}`" not in page.read_text("utf-8")] == []
 
 

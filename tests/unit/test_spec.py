@@ -294,6 +294,7 @@ def test_short_forms() -> None:
         ("mask", {"method": "label", "labels": "nucleus"}, "no label image 'nucleus'.*label_images"),
         ("mask", {"DNA": {"method": "label", "label": "nucleus"}}, "unknown key.*Did you mean 'labels'"),
         ("mask", {}, "give one mask"),
+        ("mask", "soft", r"'soft' needs a distance in voxels, such as \{method: soft, by: 3\}"),
         ("flip", "DNA", "flip: cells are mirrored only where they are aligned"),
         ("align", "minor_axis", "align: give 'none', 'major_axis' or a function"),
         ("split", {"by": "well", "fractions": {"train": 0.8}}, "sum to 1"),
@@ -338,6 +339,14 @@ def test_all_problems_at_once() -> None:
 def test_normalizers_must_be_those_of_the_channels() -> None:
     with pytest.raises(SpecError, match="one normalizer for each of the channels DNA, ER"):
         CubeSpec(channels=["DNA", "ER"], normalize={"DNA": "minmax"})
+
+
+def test_statistics_of_fields_do_not_go_with_a_function_that_changes_crops() -> None:
+    with pytest.raises(SpecError, match="preprocess: it changes crops"):
+        CubeSpec(preprocess=half, normalize={"method": "percentile", "scope": "fov"})
+    with pytest.raises(SpecError, match="preprocess: it changes crops"):
+        CubeSpec(preprocess=half, representations={"z": {"normalize": {"method": "zscore", "scope": "dataset"}}})
+    assert CubeSpec(preprocess=half, normalize="percentile").functions()["preprocess"].function is half
 
 
 def test_frozen() -> None:
