@@ -94,7 +94,10 @@ def test_every_array_names_its_dimensions(root: Path) -> None:
 
 def test_plain_xarray_reads_it(root: Path, expected: xr.Dataset) -> None:
     cube = xr.open_zarr(root / "cube.zarr", consolidated=True)
-    assert set(cube.data_vars) == {"cells"}
+    along = {name for name in cube.data_vars if name != "cells"}
+    assert {"cell_id", "fov_id", "norm_low", "retracted"} <= along
+    # Nothing else is read with a cell.
+    assert set(cube["cells"].coords) == {"c"}
     np.testing.assert_array_equal(cube["cells"], expected["cells"])
     assert list(cube["cell_id"].values) == list(expected["cell_id"].values)
     for group, name in (("max_z", "max_z"), ("mean_y", "mean_y"), ("labels/mask", "mask")):

@@ -30,7 +30,7 @@ TYPES = {"Date", "DateTime", "Number", "Text", "YesNo", "Duration", "Dropdown", 
 
 @pytest.fixture
 def table(plate: DemoPlate) -> pd.DataFrame:
-    """Cells with what is awkward: commas, lists, names that BioFile Finder knows, quotes, dates, leading zeros."""
+    """Cells with what is awkward: commas, lists, names that BioFile Finder knows, quotes, leading zeros."""
     frame = pd.read_csv(plate.cells_csv)
     frame = frame[frame["fov_id"] != plate.broken_fov].reset_index(drop=True)
     for name in ("fov_path", "label_path"):
@@ -43,7 +43,6 @@ def table(plate: DemoPlate) -> pd.DataFrame:
     frame['he said "a.b", c:d'] = 1.5
     frame["Row_"] = frame["row"]
     frame["batch"] = [f"{number:03}" for number in range(len(frame))]
-    frame["imaged"] = pd.Timestamp("2024-05-06 07:08:09")
     frame["dose"] = [np.nan, *range(1, len(frame))]
     return frame
 
@@ -145,7 +144,6 @@ def test_biofile_finder_takes_the_manifest(root: str, table: pd.DataFrame, file:
     numbers = {"File Size", "Label", "Dose", "Area Voxels", "He Said A B C D", "Voxel Size Y", "Dataset Version"}
     assert {name for name in numbers if finder.columns[name] in ("BIGINT", "DOUBLE", "INTEGER")} == numbers
     assert finder.columns["Uploaded"] in ("TIMESTAMP WITH TIME ZONE", "TIMESTAMP")
-    assert finder.columns["Imaged"] == "TIMESTAMP"
     assert finder.columns["Shifted"] == "BOOLEAN"
     for row in rows:
         path = Path("bff") / unquote(row["File Path"][0].removeprefix(f"{URL}/"))
@@ -165,7 +163,7 @@ def test_no_two_columns_are_the_same_to_it(root: str) -> None:
     plain = [re.sub(r"[\s\-_]", "", name.lower()) for name in names]
     assert len(set(plain)) == len(plain)
     assert not [name for name in names if re.search(r"""["'.,:\\]""", name)]
-    assert {"Row", "Row 2", "Table Data source", "Cell ID", "FOV ID", "Area (um2)"} <= set(names)
+    assert {"Row", "Row 2", "Table Data Source", "Cell ID", "FOV ID", "Area (um2)"} <= set(names)
     assert list(pd.read_csv("bff/cells.csv").columns) == list(names)
 
 
@@ -187,7 +185,7 @@ def test_columns_are_described_by_name_and_type(root: str) -> None:
     about = described.set_index("Column Name")
     assert about.loc["Truncated Fraction"].tolist() == ["Share of the cell's voxels that are not in the crop", "Number"]
     assert about.loc["Treatment"].tolist() == ["From the cell table", "Text"]
-    assert about.loc["Uploaded", "Type"] == about.loc["Imaged", "Type"] == "DateTime"
+    assert about.loc["Uploaded", "Type"] == "DateTime"
     assert about.loc["Touches Border", "Type"] == "YesNo"
     assert (about["Description"].str.len() > 5).all()
 
@@ -269,7 +267,8 @@ def test_thumbnails_show_the_cell_in_the_colours_of_its_channels(root: str, tabl
     dataset = cellcube.open(root).load()
     cell = str(table["cell_id"][3])
     crop = dataset["max_z"].sel(cell_id=cell).values.astype(np.float32)
-    shown = np.asarray(Image.open(frame.loc[cell, "Thumbnail"])).astype(np.float32) / 255
+    with Image.open(frame.loc[cell, "Thumbnail"]) as picture:
+        shown = np.asarray(picture).astype(np.float32) / 255
     assert shown.shape == (48, 64, 3)
     blue, green = (np.array(color, np.float32) / 255 for color in ((0x3D, 0x7B, 0xFF), (0x2B, 0xD9, 0x6B)))
     expected = 1 - (1 - crop[0, :, :, None] * blue) * (1 - crop[1, :, :, None] * green)
@@ -279,10 +278,24 @@ def test_thumbnails_show_the_cell_in_the_colours_of_its_channels(root: str, tabl
 def test_one_channel_is_grey_and_large_crops_are_shown_smaller(plate: DemoPlate) -> None:
     cellcube.build(plate.cells_3d_csv, "ds3", shape=(24, 80, 400), projections=[], progress=False)
     to_biofile_finder("ds3", "bff", channels=["membrane"], progress=False)
-    path = next(Path("bff/thumbnails").iterdir())
-    assert Image.open(path).size == (256, 51)
-    assert Image.open(path).mode == "L"
-    assert np.asarray(Image.open(path)).max() > 150
+    with Image.open(next(Path("bff/thumbnails").iterdir())) as picture:
+        assert picture.size == (256, 51)
+        assert picture.mode == "L"
+        assert np.asarray(picture).max() > 150
+
+
+def test_dates_and_whole_numbers_of_a_further_table_keep_their_types(root: str) -> None:
+    ids = cellcube.open(root)["cell_id"].values
+    more = pd.DataFrame({"cell_id": ids, "imaged": pd.Timestamp("2024-05-06 07:08:09"), "well": "B99"})
+    more["seen"] = pd.Series([None, *range(1, len(ids))], dtype="Int64")
+    to_biofile_finder(root, "bff", table=more.iloc[::-1], progress=False)
+    finder = Finder(Path("bff/cells.parquet"))
+    assert finder.columns["Imaged"] == "TIMESTAMP"
+    assert finder.columns["Seen"] == "BIGINT"
+    assert {row["Well"][0] for row in finder.rows()} == {"B99"}
+    assert finder.rows()[0]["Imaged"] == ["2024-05-06 07:08:09"]
+    by_id = {row["File ID"][0]: row for row in finder.rows()}
+    assert by_id[str(ids[5])]["Seen"] == ["5"]
 
 
 def test_files_of_another_export_are_listed(root: str, table: pd.DataFrame) -> None:

@@ -101,7 +101,7 @@ class _Proxy(BaseHTTPRequestHandler):
         self.wfile.write(body)
         connection.close()
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _forward  # noqa: N815
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _forward
 
 
 @contextmanager

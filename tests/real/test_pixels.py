@@ -13,7 +13,7 @@ import pytest
 import tifffile
 from scipy import ndimage
 from skimage.measure import regionprops
-from test_datasets import CASES, Case
+from test_datasets import CASES
 
 from cellcube.geometry import crop_to_fov, fov_to_crop, to_fov
 

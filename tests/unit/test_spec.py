@@ -288,7 +288,7 @@ def test_short_forms() -> None:
         ("normalize", {"method": "zscore", "scope": {"column": "plate"}}, "unknown key 'normalize.scope.column'"),
         ("normalize", {"method": "zscore", "scope": {}}, "for all fields, write 'dataset'"),
         ("normalize", {"method": "img_bg_sub", "scope": "fov"}, "normalize.scope.*'cell'"),
-        ("mask", "nucleus", "mask.*'none' or 'label'"),
+        ("mask", "nucleus", "mask: give 'none', 'label'.*got 'nucleus'"),
         ("mask", {"method": "dilated"}, "mask 'dilated' needs 'by'"),
         ("mask", {"method": "label", "by": 2}, "mask 'label' has no 'by'"),
         ("mask", {"method": "label", "labels": "nucleus"}, "no label image 'nucleus'.*label_images"),
