@@ -12,8 +12,8 @@ import pandas as pd
 
 from cellcube.errors import TableError, did_you_mean
 from cellcube.spec import CubeSpec
-from cellcube.tables import optional_names, optional_text, read_table, typed_column
-from cellcube.urls import join, public_url
+from cellcube.tables import fov_ids, optional_names, optional_text, read_table, typed_column
+from cellcube.urls import join
 
 Mode = Literal["labels", "boxes", "centres", "fovs"]
 
@@ -187,7 +187,7 @@ class _Check:
             out["fov_id"] = self._identifiers(frame, "fov_id")
         self._raise()
         if "fov_id" not in out:
-            out["fov_id"] = _fov_ids(out, next(iter(images.values())))
+            out["fov_id"] = fov_ids(out, next(iter(images.values())))
 
         used = {*images.values(), *out}
         metadata = {_metadata_name(name): typed_column(frame[name]) for name in frame.columns if name not in used}
@@ -437,28 +437,3 @@ def _kind(value: object) -> str:
     if isinstance(value, int | np.integer):
         return "int"
     return "float" if isinstance(value, float | np.floating) else type(value).__name__
-
-
-def _stem(path: str) -> str:
-    name = path.rstrip("/").replace("\\", "/").rpartition("/")[2].partition("?")[0]
-    base, _, _ = name.rpartition(".")
-    for suffix in (".ome", ".tar"):
-        base = base.removesuffix(suffix)
-    return base or name
-
-
-def _fov_ids(out: Mapping[str, Any], image: str) -> pd.Series:
-    """Identifiers from file names; from whole paths where names alone are not unique."""
-    paths = out[image]
-    unique = paths.unique()
-    stems = {path: _stem(path) for path in unique}
-    if len(set(stems.values())) < len(unique):
-        # Identifiers are published: no signatures.
-        stems = {path: public_url(path) for path in unique}
-    ids = paths.map(stems).astype(str)
-    for column, letter in (("scene", "s"), ("timepoint", "t")):
-        if column in out:
-            text = out[column].astype(str)
-            ids = ids.where(text.isin(["", "-1"]), ids + f"-{letter}" + text)
-    text_ids: pd.Series = ids.astype(str)
-    return text_ids

@@ -15,6 +15,7 @@ import pandas as pd
 
 from cellcube.errors import TableError
 from cellcube.location import Location
+from cellcube.urls import public_url
 
 # Identifiers and paths are text, so that they keep their leading zeros.
 _TEXT = ("cell_id", "fov_id", "label_path", "fov_path")
@@ -151,3 +152,28 @@ def optional_names(values: pd.Series) -> pd.Series:
     if values.dtype.kind == "f" and (values.dropna() % 1 == 0).all():
         values = values.astype("Int64")
     return optional_text(values)
+
+
+def _stem(path: str) -> str:
+    name = path.rstrip("/").replace("\\", "/").rpartition("/")[2].partition("?")[0]
+    base, _, _ = name.rpartition(".")
+    for suffix in (".ome", ".tar"):
+        base = base.removesuffix(suffix)
+    return base or name
+
+
+def fov_ids(out: Mapping[str, Any], image: str) -> pd.Series:
+    """Identifiers from file names; from whole paths where names alone are not unique."""
+    paths = out[image]
+    unique = paths.unique()
+    stems = {path: _stem(path) for path in unique}
+    if len(set(stems.values())) < len(unique):
+        # Identifiers are published: no signatures.
+        stems = {path: public_url(path) for path in unique}
+    ids = paths.map(stems).astype(str)
+    for column, letter in (("scene", "s"), ("timepoint", "t")):
+        if column in out:
+            text = out[column].astype(str)
+            ids = ids.where(text.isin(["", "-1"]), ids + f"-{letter}" + text)
+    text_ids: pd.Series = ids.astype(str)
+    return text_ids

@@ -35,7 +35,7 @@ def safe_names(names: Iterable[str], suffixes: Sequence[str] = ("",), *, dots: b
     Examples
     --------
     >>> safe_names(["B02-1", "a/b", ".."])
-    ['B02-1', 'a_b-c14cddc033', '__-a66c5d45fd']
+    ['B02-1', 'a_b-c14cddc033', '__-5ec1f7e700']
     """
     names = [str(name) for name in names]
     found = [_safe(name, dots) for name in names]
@@ -52,7 +52,7 @@ def split_names(values: Iterable[str]) -> dict[str, str]:
     Examples
     --------
     >>> split_names(["train", "hold out", ""])
-    {'train': 'train', 'hold out': 'hold_out_5f4b7a64e4', '': 'unassigned'}
+    {'train': 'train', 'hold out': 'hold_out_93dc6de745', '': 'unassigned'}
     """
     values = list(dict.fromkeys(values))
     plain = [value if value else "unassigned" for value in values]

@@ -17,6 +17,7 @@ from cellcube.errors import ArgumentError
 from cellcube.export.names import safe_names
 from cellcube.export.selection import ExportReport, Selection, select_cells, with_columns
 from cellcube.export.target import export_target, report_of
+from cellcube.inverse import denormalize
 
 Pixels = npt.NDArray[Any]
 # Clipped to 0..1 between intensities of the image itself, so that what comes back is within the image's range.
@@ -91,6 +92,9 @@ def to_ome_tiff(
     )
     if mask and not selection.has_mask:
         raise ArgumentError(f"There is no mask of the shape of {variable!r}.", remedy="Leave mask out.")
+    if denormalized:
+        # Reads nothing, and tells before anything is written where there is no inverse.
+        denormalize(selection.dataset, variable)
     dtype = _written_type(selection, denormalized)
     names = safe_names(selection.cells["cell_id"], ("", "_mask") if mask else ("",))
     columns: dict[str, Any] = {"file": [f"{name}.ome.tif" for name in names]}

@@ -7,7 +7,7 @@ import io
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,8 @@ from cellcube.urls import is_remote, local_path, protocol_of, public_url
 
 _PART = re.compile(r"[A-Za-z0-9_-]+")
 _FOLDER = re.compile(r"(?!\.\.?$)[A-Za-z0-9._-]+")
+# What tells of an image that is a folder.
+_HEADS = ("zarr.json", ".zattrs", ".zgroup")
 # Unfinished work of a build, and what a killed one has left.
 _NOT_PACKED = re.compile(r"^\.cellcube/|(^|/)\.[^/]*\.partial$")
 
@@ -47,7 +49,7 @@ class QuiltReport:
     files, bytes : int
         Of the whole package.
     metadata : dict
-        Of the dataset.
+        Of the dataset: of the package, or in that under the name of the folder.
     pushed : bool
         Whether files were copied into the registry; otherwise the package tells where they are.
     """
@@ -108,7 +110,8 @@ def to_quilt(
         becomes ``<column>/<file name>``, or stays where it is in the dataset; where two have one name, the folders that
         tell them apart stand before it. ``manifest.parquet`` is the manifest with these paths.
     metadata_columns : sequence of str, optional
-        Columns whose values become metadata of those files. A file of several rows has a list, and so have all
+        Columns whose values become metadata of those files; of a folder, such as an OME-Zarr image, those of its
+        ``zarr.json``. A file of several rows has a list, and so have all
         files of its column, unless each has but one value.
     table : DataFrame, path or URL, optional
         Has `cell_id` and further columns for all cells, such as the `cells.parquet` that
@@ -268,7 +271,12 @@ def _packed(quilt3: Any, selection: Selection, files: Sequence[PackedFile], meta
         package.delete(".cellcube")
     for file in files:
         if file.folder:
-            package.set_dir(file.key, file.path, meta=sanitized(file.metadata))
+            package.set_dir(file.key, file.path)
+            inside = [key for key, _ in package.walk() if key.startswith(f"{file.key}/")]
+            heads = {f"{file.key}/{name}" for name in _HEADS} & set(inside)
+            # Metadata of folders do not survive a push.
+            for key in heads or inside:
+                package[key].set_meta(sanitized(file.metadata))
         elif file.key in package:
             package[file.key].set_meta(sanitized(file.metadata))
         else:
@@ -317,26 +325,8 @@ def _joined(
     prefix = f"{folder}/" if folder else ""
     for key, entry in package.walk():
         revision.set(f"{prefix}{key}", entry)
-    for key, meta in _folder_metadata(package):
-        _folder_at(revision, f"{prefix}{key}").set_meta(meta)
-    if folder:
-        revision[folder].set_meta(dict(metadata))
     revision.set_meta(kept | ({folder: dict(metadata)} if folder else dict(metadata)))
     return revision
-
-
-def _folder_metadata(package: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key in package:
-        if hasattr(package[key], "walk"):
-            if package[key].meta:
-                yield f"{prefix}{key}", package[key].meta
-            yield from _folder_metadata(package[key], f"{prefix}{key}/")
-
-
-def _folder_at(package: Any, path: str) -> Any:
-    for part in path.split("/"):
-        package = package[part]
-    return package
 
 
 def _browse(quilt3: Any, name: str, registry: str | None) -> Any:

@@ -160,12 +160,12 @@ class Selection:
 
     def about(self, kind: str, to: Location) -> dict[str, Any]:
         """What an export says of where it comes from; no credentials, and no more of a local path than is needed."""
-        from cellcube import __version__
+        import cellcube
 
         attributes = self.state.attributes
         return {
             "format": kind,
-            "cellcube": __version__,
+            "cellcube": cellcube.__version__,
             "dataset": attributes["name"],
             "root": _seen_from(self.root, to),
             "version": self.version,

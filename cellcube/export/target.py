@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,15 +41,20 @@ class Target:
         self.written[path] = len(data)
 
     def write_each(self, files: Iterable[tuple[str, Callable[[], bytes]]]) -> None:
-        """Encode and write files, a few at a time."""
-        from concurrent.futures import ThreadPoolExecutor
+        """Encode and write files, a few at a time; `files` is not read further ahead than that."""
+        from concurrent.futures import Future, ThreadPoolExecutor
 
-        def one(file: tuple[str, Callable[[], bytes]]) -> None:
-            self.write(file[0], file[1]())
+        def one(path: str, encode: Callable[[], bytes]) -> None:
+            self.write(path, encode())
 
-        with ThreadPoolExecutor(min(_AT_ONCE, 2 * (os.cpu_count() or 1))) as pool:
-            for _ in pool.map(one, files):
-                pass
+        waiting: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for path, encode in files:
+                waiting.append(pool.submit(one, path, encode))
+                if len(waiting) > _AT_ONCE:
+                    waiting.popleft().result()
+            for each in waiting:
+                each.result()
 
     def put(self, path: str, file: Path) -> None:
         """Put a local file, that is no longer needed where it is, at a path inside the folder."""

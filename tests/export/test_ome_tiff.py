@@ -14,6 +14,7 @@ import tifffile
 
 import cellcube
 from cellcube import errors
+from cellcube.demo.plates import DemoPlate
 from cellcube.export import to_ome_tiff
 from cellcube.images import ImageSource, VoxelSize, open_image
 from cellcube.testing.readers import check_fov_reader
@@ -111,6 +112,16 @@ def test_a_projection_has_its_own_axes_and_sizes(flat: Path, volume: Path) -> No
     with pytest.raises(errors.ArgumentError, match="no mask"):
         to_ome_tiff(flat, "masks", variable="max_y", mask=True)
     assert not Path("masks").exists()
+
+
+def test_no_inverse_is_told_before_anything_is_written(plate: DemoPlate) -> None:
+    frame = pd.read_csv(plate.cells_csv).head(3)
+    for name in ("fov_path", "label_path"):
+        frame[name] = [str(plate.folder / path) for path in frame[name]]
+    cellcube.build(frame, "smoothed", shape=(1, 32, 32), normalize="img_bg_sub", progress=False)
+    with pytest.raises(errors.ArgumentError, match="smoothing"):
+        to_ome_tiff("smoothed", "out", denormalized=True)
+    assert not Path("out").exists()
 
 
 def test_the_same_cells_give_the_same_bytes(flat: Path) -> None:

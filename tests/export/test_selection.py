@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from cellcube.export import selection as selections
 from cellcube.export import to_ome_tiff, to_png
 from cellcube.export.names import safe_names, split_names
 from cellcube.export.selection import select_cells, with_columns
+from cellcube.export.target import Target
+from cellcube.location import Location
 
 
 def test_batches_are_the_cells_in_the_order_of_the_cube(flat: Path) -> None:
@@ -75,6 +78,19 @@ def test_cells_are_found_by_name_where_manifest_and_cube_differ(flat: Path, monk
     monkeypatch.setattr(selections, "read_cells", lambda *given: before(*given).assign(cell_id=str))
     with pytest.raises(errors.DatasetDamagedError):
         select_cells(flat)
+
+
+def test_retracted_cells_are_not_exported(volume: Path, tmp_path: Path) -> None:
+    root = tmp_path / "volume"
+    shutil.copytree(volume, root)
+    gone = [str(name) for name in cellcube.open(root)["cell_id"].values[[1, 4]]]
+    cellcube.retract(root, gone, "out of focus")
+    before, selection = cellcube.open(volume), select_cells(root)
+    assert len(selection) == 5
+    assert len(select_cells(root, version=2)) == 7
+    for batch in selection.batches():
+        assert not set(gone) & set(batch.rows["cell_id"])
+        np.testing.assert_array_equal(batch.pixels, before["cells"].sel(cell_id=list(batch.rows["cell_id"])).values)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +170,26 @@ def test_a_killed_export_is_finished_by_the_next(flat: Path, monkeypatch: pytest
     assert not json.loads(Path("out/export.json").read_text())["finished"]
     report = to_png(flat, "out", where="well == 'B02'", progress=False)
     assert len(list(Path("out").glob("*.png"))) == report.cells < 15
+
+
+def test_cells_are_not_read_far_ahead_of_what_is_written(tmp_path: Path) -> None:
+    target, begun = Target(Location.of(tmp_path / "out"), {}), 0
+
+    def files():
+        nonlocal begun
+        for number in range(200):
+            begun += 1
+            assert begun - len(target.written) < 20
+            yield f"{number}.txt", str(number).encode
+
+    target.write_each(files())
+    assert len(list((tmp_path / "out").iterdir())) == 200
+
+    def failing():
+        yield "a.txt", lambda: bytes("ä", "ascii")
+
+    with pytest.raises(UnicodeEncodeError):
+        target.write_each(failing())
 
 
 def test_a_folder_with_something_else_is_refused(flat: Path, tmp_path: Path, unchanged) -> None:

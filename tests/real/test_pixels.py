@@ -22,9 +22,9 @@ RAW: dict[str, Any] = {"normalize": "none", "projections": []}
 
 
 def opened(built: Any) -> Any:
-    """The dataset with its coordinates in memory: `to_fov` reads a dozen of them for each cell."""
+    """The dataset with what is one number a cell in memory: `to_fov` reads a dozen of them for each cell."""
     dataset = built.dataset
-    return dataset.assign_coords({name: dataset[name].load() for name in dataset.coords})
+    return dataset.assign({name: dataset[name].load() for name in dataset.variables if dataset[name].ndim < 3})
 
 
 def positions(dataset: Any, cell_id: str) -> np.ndarray:
@@ -176,7 +176,6 @@ def test_isotropic_crops_hold_the_same_volume_and_the_same_light(
             light = crops[number].sum(dtype=float) * side**3, image[inside].sum(dtype=float) * original
             found.append((*sizes, *light))
     size, wanted, light, shone = np.array(found).T
-    print(volume, len(size), size.sum() / wanted.sum(), light.sum() / shone.sum(), np.abs(size / wanted - 1).max())
     assert len(size) >= 10
     assert size.sum() == pytest.approx(wanted.sum(), rel=0.03)
     assert light.sum() == pytest.approx(shone.sum(), rel=light_tolerance)
@@ -216,17 +215,23 @@ def test_resampled_planes_equal_scipy_on_the_whole_field(name: str, data: Path, 
     for row in range(2):
         image, labels = (tifffile.imread(table[column][row])[None] for column in ("fov_path", "label_path"))
         size = (None, 0.5 * y, 0.5 * x)
-        built = build(table.iloc[[row]], shape=(1, 30, 40), voxel_size=size, dtype="float32", **RAW)
-        assert built.report.kept == len(np.unique(labels)) - 1
+        built = build(
+            table.iloc[[row]], shape=(1, 30, 40), voxel_size=size, dtype="float32", drop="label % 3 > 0", **RAW
+        )
+        assert built.report.kept == (np.unique(labels)[1:] % 3 == 0).sum()
         assert check_resampled(built, image, labels, (1, y, x), 1) < 1e-6
 
 
 # --- exact geometry -----------------------------------------------------------------------------------------
 
 
+# Every case is built with edge="shift"; these in all ways, and compared.
+EDGES = ("nf1 nuclei", "volume, labels with gaps", "ImageJ volume, anisotropic", "ND2", "OME-Zarr 0.5", "bacteria")
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_raw_crops_are_found_again_by_their_geometry(name: str, data: Path, build: Any) -> None:
-    """Padded and shifted crops at the places that `to_fov` tells; dropped are those that needed padding."""
+    """Shifted and padded crops at the places that `to_fov` tells; dropped are those that needed padding."""
     case = replace(CASES[name], images=CASES[name].images[:1], labels=CASES[name].labels[:1])
     case = replace(case, columns={column: paths[:1] for column, paths in case.columns.items()})
     table, shape = case.table(data), case.spec["shape"]
@@ -234,14 +239,14 @@ def test_raw_crops_are_found_again_by_their_geometry(name: str, data: Path, buil
     labels = case.read_labels(table["label_path"].iloc[0])[0]
     size = image.shape[1:]
     kept = {}
-    for edge in ("pad", "shift", "drop"):
+    for edge in ("pad", "shift", "drop") if name in EDGES else ("shift",):
         built = build(table, edge=edge, **RAW, **case.spec)
         kept[edge] = built
         if not built.report.kept:
             continue
         dataset, cells = opened(built), built.cells
         stored, masks = dataset["cells"].values, dataset["mask"].values
-        for number, cell in cells.head(60).iterrows():
+        for number, cell in cells.head(15).iterrows():
             box = to_fov(dataset, cell["cell_id"]).box
             assert box.size == shape
             part = tuple(slice(max(a, 0), b) for a, b in zip(box.start, box.stop, strict=True))
@@ -260,6 +265,8 @@ def test_raw_crops_are_found_again_by_their_geometry(name: str, data: Path, buil
             if edge == "shift":
                 fits = [a >= 0 and b <= n for a, b, n in zip(box.start, box.stop, size, strict=True)]
                 assert all(one or wanted > n for one, wanted, n in zip(fits, shape, size, strict=True))
+    if name not in EDGES:
+        return
     padded, shifted = kept["pad"].cells.set_index("cell_id"), kept["shift"].cells.set_index("cell_id")
     whole = padded.index[padded["padded_fraction"] == 0]
     assert kept["drop"].report.kept == len(whole)
@@ -319,7 +326,6 @@ def test_cells_are_turned_by_the_orientation_that_skimage_finds(name: str, count
                 (stored,) = regionprops(masks[number])
                 own.append(difference(math.degrees(stored.orientation), 90))
                 assert stored.bbox[3] - stored.bbox[1] > stored.bbox[2] - stored.bbox[0]
-    print(name, compared, max(angles), len(own), max(own), np.median(own))
     assert compared >= count
     assert max(angles) < 0.01
     # Voxels are put on a new grid: small cells turn a little.
@@ -333,18 +339,17 @@ def test_flipped_cells_lean_towards_high_x_and_y(name: str, channel: str, aligne
     dataset, cells = opened(built), built.cells
     number = dataset["c"].values.tolist().index(channel)
     crops, masks = dataset["cells"].values[:, number, 0].astype(float), dataset["mask"].values[:, 0] == 1
-    path = {"phase": "fov_path", "ER": "er"}[channel]
-    stored = []
+    paths = cells.groupby("fov_id")[{"phase": "fov_path", "ER": "er"}[channel]].first()
+    fields, stored = {fov: tifffile.imread(path).astype(float) for fov, path in paths.items()}, []
     for crop, mask, (_, cell) in zip(crops, masks, cells.iterrows(), strict=True):
         # Of the FOV's own pixels, along the axes of the crop: exact.
-        image = tifffile.imread(cell[path]).astype(float)
+        image = fields[cell["fov_id"]]
         inside = np.argwhere(images[cell["fov_id"]] == cell["label"])
         points = fov_to_crop(dataset, cell["cell_id"], np.insert(inside, 0, 0, axis=1).astype(float))
         for axis in (1, 2):
             assert skewness(points[:, axis], image[tuple(inside.T)]) > -1e-6
         if not cell["truncated_fraction"] and cell["area_voxels"] > 50:
             stored += [skewness(places, crop[mask]) for places in np.nonzero(mask)]
-    print(name, len(stored), min(stored), np.mean(np.array(stored) > 0))
     assert len(stored) >= 30
     # Interpolation moves the moments a little: of what is next to symmetric it may turn the sign.
     assert min(stored) > -0.1
@@ -380,6 +385,8 @@ def test_aligned_crops_equal_scipy_on_the_whole_field(fields: Any, data: Path, b
         found = ndimage.map_coordinates(smooth, places[1:, inside], order=1, mode="nearest")
         np.testing.assert_allclose(stored[number][inside], found, atol=1e-6 * image.max())
         assert not stored[number][~inside].any()
-        # Turned positions can be on the border of two voxels but for rounding.
-        wrong = (masks[number] == 1) != (nearest(labels, places) == cell["label"])
-        assert wrong.sum() == 0
+        np.testing.assert_array_equal(masks[number] == 1, nearest(labels, places) == cell["label"])
+        voxels = np.argwhere(labels == cell["label"])
+        there = fov_to_crop(dataset, cell["cell_id"], voxels)
+        lost = 1 - ((there > -0.5 - 1e-6) & (there < np.array(masks.shape[1:]) - 0.5 + 1e-6)).all(axis=1).mean()
+        assert cell["truncated_fraction"] == pytest.approx(lost, abs=2 / len(voxels))

@@ -255,7 +255,7 @@ def test_denormalized_pixels_are_the_intensities_of_the_field(dtype: str, build:
             np.testing.assert_allclose(found[above], np.broadcast_to(high, values.shape)[above], rtol=1e-12)
             share = (below | above).mean(axis=(2, 3, 4))
             np.testing.assert_allclose(dataset[f"clipped_{name}"].values, share, rtol=1e-6)
-            assert (share.max() > 0) == (name in ("percentile", "range"))
+            assert (share.max() > 0) == (name != "minmax")
             kept = ~(below | above)
         else:
             kept = np.ones(values.shape, bool)
@@ -281,20 +281,21 @@ def test_projections_and_montages_equal_numpy(name: str, data: Path, build: Any)
     case = CASES[name]
     kinds = ("max", "min", "mean", "sum")
     names = [f"{kind}_{along}" for kind in kinds for along in ("z", "y", "x", "montage")]
-    built = build(case.table(data), normalize="none", projections=names, **case.spec)
-    stored = {each: built.dataset[each].values for each in names}
+    built = build(case.table(data), normalize="none", projections=names, drop="label > 12", **case.spec)
+    stored, count = {each: built.dataset[each].values for each in names}, 0
     image = case.read(case.table(data)["fov_path"].iloc[0])
-    assert built.report.kept == case.count
-    for number, cell in built.cells.head(30).iterrows():
+    for number, cell in built.cells.iterrows():
         # Padding does not count.
         crop = window(image, cell, case.spec["shape"]).astype(float)
         inside = window(np.ones_like(image), cell, case.spec["shape"]) > 0
         masked = np.ma.masked_array(crop, ~inside)
         for kind in kinds:
+            count += 1
             z, y, x = (np.ma.filled(getattr(masked, kind)(axis=axis), 0) for axis in (1, 2, 3))
             for along, found in zip("zyx", (z, y, x), strict=True):
                 np.testing.assert_allclose(stored[f"{kind}_{along}"][number], found, rtol=1e-6)
             np.testing.assert_allclose(stored[f"{kind}_montage"][number], blocks(z, y, x), rtol=1e-6)
+    assert count == 4 * min(case.count, 12)
 
 
 def blocks(z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
@@ -306,9 +307,9 @@ def blocks(z: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
 def test_representations_equal_builds_of_their_own(data: Path, build: Any, both: pd.DataFrame) -> None:
     common = {
         "channels": CHANNELS,
-        "shape": (1, 90, 90),
+        "shape": (1, 70, 70),
         "label_images": {"nucleus": "nuclei"},
-        "voxel_size": (None, 1.5, 1.5),
+        "voxel_size": (None, 2, 2),
         "fov_voxel_size": (1, 1, 1),
         "align": "major_axis",
     }
@@ -317,7 +318,7 @@ def test_representations_equal_builds_of_their_own(data: Path, build: Any, both:
         "nuclei": {"mask": {"method": "soft", "by": 4, "labels": "nucleus"}, "normalize": "minmax", "dtype": "uint8"},
         "plate": {"normalize": {"method": "zscore", "scope": "dataset"}, "neighbours": "remove", "projections": []},
     }
-    table = both.iloc[:2]
+    table = both.iloc[[1]]
     together = build(table, representations=others, normalize="img_bg_sub", **common).dataset
     for name, fields in {"cells": {"normalize": "img_bg_sub"}, **others}.items():
         alone = build(table, **fields, **common).dataset

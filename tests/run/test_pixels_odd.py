@@ -84,7 +84,9 @@ def test_fields_without_cells_count_in_statistics(table: pd.DataFrame, write: Wr
     assert dataset["norm_low"].values == pytest.approx(8)
     assert dataset["norm_high"].values == pytest.approx(9)
     with pytest.raises(ArgumentError, match=r"no FOV meets the condition \"well == 'C1'\""):
-        cellcube.build(both, "none", **{**fields, "normalize": {"method": "zscore", "scope": {"where": "well == 'C1'"}}})
+        cellcube.build(
+            both, "none", **{**fields, "normalize": {"method": "zscore", "scope": {"where": "well == 'C1'"}}}
+        )
 
 
 def named(name: str) -> Callable[..., Any]:
@@ -114,6 +116,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"label_channel": False}, r"label_channel: true and false are neither"),
     ({"mask": "soft"}, r"mask: give 'none', 'label', \{method: dilated, by: 3\}.*got 'soft'"),
     ({"mask": 3}, r"mask: give 'none', 'label'.*got 3"),
+    ({"mask": {"by": 3}}, r"mask 'label' has no 'by'"),
+    ({"mask": {"labels": "nucleus"}}, r"mask: there is no label image 'nucleus'; name its column in label_images"),
     ({"illumination": {"A": "flat.tif"}}, r"illumination: give a mapping of channels to \{flat: path\}"),
     ({"illumination": {"A": {"flat": "a.tif", "dark": -1}}}, r"illumination\.A\.dark: input should be greater than or"),
     ({"representations": {"raw": "none"}}, r"representations: give a mapping of names \(lower case\) to mappings"),
@@ -126,6 +130,12 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_specs_are_refused_in_words(fields: dict[str, Any], says: str) -> None:
     with pytest.raises(SpecError, match=says):
         cellcube.CubeSpec(**fields)
+
+
+def test_a_mask_of_another_label_image_needs_no_method() -> None:
+    spec = cellcube.CubeSpec(mask={"labels": "nucleus"}, label_images={"nucleus": "nuclei"})
+    assert spec.mask == cellcube.spec.Mask(method="label", labels="nucleus")
+    assert spec == spec.replace(mask={"method": "label", "labels": "nucleus"})
 
 
 @pytest.mark.parametrize("kind", ["bool", "uint8", "int16", "int32", "uint32", "float32", "float64"])

@@ -8,7 +8,7 @@ import pickle
 import pytest
 
 from cellcube import errors
-from cellcube.errors import CellcubeError, CellError, SpecChangedError, TableError, did_you_mean
+from cellcube.errors import CellcubeError, CellError, PublishError, SpecChangedError, TableError, did_you_mean
 
 CLASSES = [
     value for _, value in inspect.getmembers(errors, inspect.isclass) if issubclass(value, CellcubeError)
@@ -44,6 +44,9 @@ KINDS = {
     "SpecChangedError": "spec-changed",
     "VersionNotFoundError": "version-not-found",
     "DatasetBusyError": "dataset-busy",
+    "DatasetDivergedError": "dataset-diverged",
+    "PublishError": "not-publishable",
+    "CatalogError": "catalog",
     "BuildStoppedError": "build-stopped",
 }
 
@@ -69,12 +72,15 @@ PARENTS = {
     "DatasetAccessError": PermissionError,
     "SpecChangedError": ValueError,
     "VersionNotFoundError": LookupError,
+    "DatasetDivergedError": FileExistsError,
+    "PublishError": ValueError,
+    "CatalogError": ValueError,
     "BuildStoppedError": RuntimeError,
 }
 
 
 def make(cls: type[CellcubeError]) -> CellcubeError:
-    if issubclass(cls, TableError):
+    if issubclass(cls, TableError | PublishError):
         return cls("It is wrong.", problems=["first", "second"], path="/data/t.csv")
     if issubclass(cls, SpecChangedError):
         return cls("It is wrong.", differences=[("shape", [1, 2, 3], [1, 2, 4])], path="/data/t.csv")

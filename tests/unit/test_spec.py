@@ -54,7 +54,7 @@ fields: Any = st.fixed_dictionaries(
         "mask": st.sampled_from(["none", "label", {"method": "soft", "by": 2}, {"DNA": "label"}]),
         "neighbours": st.sampled_from(["keep", "remove"]),
         "align": st.sampled_from(["none", "major_axis"]),
-        "preprocess": st.none() | st.just({"function": f"{__name__}:half"}),
+        "measure": st.none() | st.just({"function": f"{__name__}:half"}),
         "split": st.none() | st.just({"by": "well", "fractions": {"train": 0.75, "test": 0.25}}),
         "representations": st.dictionaries(
             st.just("raw"), st.fixed_dictionaries({}, optional={"normalize": st.just("none"), "mask": st.just("label")})

@@ -1,38 +1,18 @@
-"""The command line: parse, call, print."""
+"""Verbs that make a dataset and look at one."""
 
 from __future__ import annotations
 
-import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 import cellcube
-from cellcube.errors import CellcubeError, did_you_mean
-
-_OPTION_HELP = "fsspec option for remote paths, as name=value; repeat it for more. Never written anywhere."
-
-
-_CONTEXT = {"help_option_names": ["-h", "--help"]}
+from cellcube.cli.root import CONTEXT, cli, pairs, storage_option
+from cellcube.errors import did_you_mean
 
 
-@click.group(context_settings=_CONTEXT)
-@click.version_option(cellcube.__version__, prog_name="cellcube")
-def cli() -> None:
-    """From microscopy images and a table of cells to a publishable single-cell dataset."""
-
-
-def storage_option(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The option that gives fsspec options."""
-    return click.option("--storage-option", "storage_options", multiple=True, metavar="NAME=VALUE", help=_OPTION_HELP)(
-        function
-    )
-
-
-@cli.command(context_settings=_CONTEXT)
+@cli.command(context_settings=CONTEXT)
 @click.argument("table")
 @click.argument("root")
 @click.option("--spec", "spec", metavar="FILE", help="YAML file with the spec.")
@@ -69,7 +49,7 @@ def build(
         executor=workers,
         rebuild=rebuild,
         on_error=on_error,
-        storage_options=_pairs(storage_options, "--storage-option"),
+        storage_options=pairs(storage_options, "--storage-option"),
         progress=not quiet,
         dry_run=dry_run,
         identify=identify,
@@ -80,13 +60,13 @@ def build(
         raise SystemExit(3)
 
 
-@cli.command(context_settings=_CONTEXT)
+@cli.command(context_settings=CONTEXT)
 @click.argument("root")
 @click.option("--outcomes", is_flag=True, help="A table of what became of every cell, by FOV.")
 @storage_option
 def info(root: str, outcomes: bool, storage_options: tuple[str, ...]) -> None:
     """Tell about the dataset at ROOT on one screen."""
-    options = _pairs(storage_options, "--storage-option")
+    options = pairs(storage_options, "--storage-option")
     about = cellcube.info(root, storage_options=options)
     click.echo(str(about))
     if outcomes:
@@ -94,7 +74,7 @@ def info(root: str, outcomes: bool, storage_options: tuple[str, ...]) -> None:
         click.echo(about.outcome_table())
 
 
-@cli.command(context_settings=_CONTEXT)
+@cli.command(context_settings=CONTEXT)
 @click.argument("folder", default="cellcube-demo", type=click.Path(path_type=Path))
 @click.option("--workers", type=click.IntRange(1), help="Processes; by default one a core.")
 def demo(folder: Path, workers: int | None) -> None:
@@ -107,7 +87,7 @@ def demo(folder: Path, workers: int | None) -> None:
 def _spec_fields(given: tuple[str, ...]) -> dict[str, Any]:
     from cellcube.spec import CubeSpec
 
-    fields = _pairs(given, "--set")
+    fields = pairs(given, "--set")
     for name in fields:
         if name not in CubeSpec.model_fields:
             raise click.BadParameter(
@@ -117,29 +97,26 @@ def _spec_fields(given: tuple[str, ...]) -> dict[str, Any]:
     return fields
 
 
-def _pairs(given: tuple[str, ...], option: str) -> dict[str, Any]:
-    import yaml
-
-    pairs = {}
-    for text in given:
-        name, separator, value = text.partition("=")
-        if not separator:
-            raise click.BadParameter(f"{text!r} is not name=value", param_hint=option)
-        try:
-            pairs[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
-            what = str(getattr(error, "problem", None) or error)
-            raise click.BadParameter(f"the value of {text!r} is not YAML: {what}", param_hint=option) from None
-    return pairs
+@cli.command(context_settings=CONTEXT)
+@click.argument("root")
+@click.argument("cell_ids", nargs=-1, metavar="CELL_ID...")
+@click.option("--file", "listed", type=click.File("r"), help="Text file with one cell a line; - is standard input.")
+@click.option("--reason", required=True, help="Why; it is kept with the version.")
+@storage_option
+def retract(root: str, cell_ids: tuple[str, ...], listed: Any, reason: str, storage_options: tuple[str, ...]) -> None:
+    """Take cells of the dataset at ROOT back, in a new version. Pixels stay, and versions before still have them."""
+    named = [*cell_ids, *(line.strip() for line in listed or () if line.strip())]
+    options = pairs(storage_options, "--storage-option")
+    click.echo(str(cellcube.retract(root, named, reason, storage_options=options)))
 
 
-def main() -> None:
-    """Run the command line; errors of cellcube are told in a sentence, and exit with 2."""
-    # The line of code that warns means nothing to who uses the command line.
-    warnings.showwarning = lambda message, *_, **__: click.echo(f"warning: {message}", err=True)
-    try:
-        cli()
-    except (CellcubeError, OSError) as error:
-        told = str(error) if isinstance(error, CellcubeError) else f"{type(error).__name__}: {error}"
-        click.echo(f"error: {told}", err=True)
-        sys.exit(2)
+@cli.command(context_settings=CONTEXT)
+@click.argument("first")
+@click.argument("second")
+@storage_option
+def diff(first: str, second: str, storage_options: tuple[str, ...]) -> None:
+    """Tell what differs between FIRST and SECOND, each ROOT or ROOT@VERSION. Exits with 1 where they differ."""
+    found = cellcube.diff(first, second, storage_options=pairs(storage_options, "--storage-option"))
+    click.echo(str(found))
+    if found:
+        raise SystemExit(1)
