@@ -193,7 +193,9 @@ class _Builder:
                     self.pending.remove()
                     return self._report(decided, 0, started, stages=stage_seconds(results))
                 committed = self.state.count if self.state else 0
+                packing = time.perf_counter()
                 recorder = pack(self.root, plan.layout, committed, self.pending, results, workers)
+                packed = time.perf_counter()
                 version = self.state.version + 1 if self.state else 1
                 record = run_record(
                     self.root, self.planner.spec, version, self.started, results, decided, workers, identify
@@ -213,7 +215,8 @@ class _Builder:
             self.planner.before = None
             write_manifest(self.root, self.state)
             self.pending.remove()
-        return self._report(decided, added, started, stages=stage_seconds(results))
+        ends = {"pack": round(packed - packing, 3), "commit": round(time.perf_counter() - packed, 3)}
+        return self._report(decided, added, started, stages={**stage_seconds(results), **ends})
 
     def _claim(self) -> Claim:
         return Claim(self.root / WORK / "claim.json", self.root.url)

@@ -106,7 +106,7 @@ def commit_run(
     version = state.version + 1 if state else 1
     first = state.count if state else 0
     cells = _with_run(cells, version, first)
-    rows = _for_coordinates(cells, layout)
+    rows = manifest_coordinates(cells, layout)
     old: Mapping[str, Any] = state.attributes if state else {"versions": []}
     attributes = {
         "format": FORMAT,
@@ -117,8 +117,8 @@ def commit_run(
         "spec_digest": spec.digest,
         "identity": spec.identity(),
         "layout": layout.to_dict(),
-        "voxel_size": _common_voxel_size(rows, old.get("voxel_size")),
-        "windows": old.get("windows") or _windows(rows, layout),
+        "voxel_size": common_voxel_size(rows, old.get("voxel_size")),
+        "windows": old.get("windows") or windows_of(rows, layout),
         **fitted,
         "versions": old["versions"],
         "last_run": {"code": record["code"], "cellcube": record["environment"]["cellcube"]},
@@ -162,13 +162,7 @@ def commit_version(
     version = len(attributes["versions"]) + 1
     known = {"version": version, **entry, "finished": record["finished"], "run": f"runs/{run_name(version)}.json"}
     state = CubeState({**attributes, "versions": [*attributes["versions"], known]})
-    voxel_size, sizes = attributes["voxel_size"], None
-    if not isinstance(voxel_size, str):
-        z, y, x = (math.nan if value is None else float(value) for value in voxel_size)
-        sizes = (z, y, x)
-    documents = cubes.metadata_documents(
-        state.layout, entry["cells"], state.attributes, attributes["name"], sizes, attributes["windows"]
-    )
+    documents = documents_of(state)
     for path, data in chunks(cube, documents).items():
         recorder.write(f"cube.zarr/{path}", data)
     write_run(recorder, version, record, tables)
@@ -178,6 +172,18 @@ def commit_version(
     (recorder.root / "runs" / f"{run_name(version)}.objects.parquet").write(objects)
     cubes.commit(cube, documents, state.layout, entry["cells"])
     return state
+
+
+def documents_of(state: CubeState) -> dict[str, bytes]:
+    """Every ``zarr.json`` of a committed state, by path in the store, the root's last."""
+    attributes = state.attributes
+    voxel_size, sizes = attributes["voxel_size"], None
+    if not isinstance(voxel_size, str):
+        z, y, x = (math.nan if value is None else float(value) for value in voxel_size)
+        sizes = (z, y, x)
+    return cubes.metadata_documents(
+        state.layout, state.count, attributes, attributes["name"], sizes, attributes["windows"]
+    )
 
 
 def run_record(
@@ -233,7 +239,8 @@ def _with_run(cells: pd.DataFrame, version: int, first: int) -> pd.DataFrame:
     return cells
 
 
-def _for_coordinates(kept: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+def manifest_coordinates(kept: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+    """Manifest rows of a run with all columns that `cellcube.cube.coordinate_chunks` wants."""
     if kept.empty:
         names = [*cubes.cell_coordinates(layout), *cubes.channel_coordinates(layout)]
         return pd.DataFrame({name: [] for name in [*names, *(f"intensity_max_{each}" for each in layout.channels)]})
@@ -254,7 +261,7 @@ def _for_coordinates(kept: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     return rows
 
 
-def _common_voxel_size(rows: pd.DataFrame, before: Any) -> Any:
+def common_voxel_size(rows: pd.DataFrame, before: Any) -> Any:
     """(z, y, x) with None where unknown, or ``"mixed"`` where cells differ."""
     columns = [f"voxel_size_{axis}" for axis in "zyx"]
     found = {
@@ -274,7 +281,7 @@ def _common_voxel_size(rows: pd.DataFrame, before: Any) -> Any:
 _DEVIATIONS = (-2.0, 5.0)
 
 
-def _windows(rows: pd.DataFrame, layout: Layout) -> dict[str, list[list[float]]]:
+def windows_of(rows: pd.DataFrame, layout: Layout) -> dict[str, list[list[float]]]:
     """Display window of each channel in stored values, by representation."""
     found = {}
     for name, representation in layout.representations.items():

@@ -260,7 +260,12 @@ class Field:
             slice(first - start, last - start)
             for first, last, start in zip(box.start, box.stop, self.offset, strict=True)
         )
-        return np.stack([self._corrected(channel, (z, y, x)) for channel in range(len(self.volumes))])
+        if any(self.corrections):
+            return np.stack([self._corrected(channel, (z, y, x)) for channel in range(len(self.volumes))])
+        block = np.empty((len(self.volumes), *box.size), np.result_type(*self.volumes))
+        for out, volume in zip(block, self.volumes, strict=True):
+            out[...] = volume[z, y, x]
+        return block
 
     def _corrected(self, channel: int, part: tuple[slice, slice, slice]) -> Pixels:
         pixels: Pixels = self.volumes[channel][part]
@@ -348,14 +353,27 @@ class Field:
         return float(np.iinfo(dtype).max) if dtype.kind in "iu" else math.nan
 
     def _truncated(self, cell: PlacedCell) -> float:
-        placement = cell.placement
-        if isinstance(placement, Window) and not placement.oversize and not placement.shifted:
+        box, placement = cell.box, cell.placement
+        if not isinstance(placement, Window):
+            points = np.argwhere(self._is_cell(cell, box))
+            return 1.0 - float(placement.holds(points + box.start).mean())
+        if not placement.oversize and not placement.shifted:
             return 0.0
+        held = np.count_nonzero(self._is_cell(cell, _common(box, _inner(placement))))
+        return 1.0 - held / np.count_nonzero(self._is_cell(cell, box))
+
+    def _is_cell(self, cell: PlacedCell, box: Box) -> Pixels:
+        """Which voxels of a box are the cell's: those of its label, or all."""
         if self.labels is None:
-            points = np.argwhere(np.ones(cell.box.size, bool))
-        else:
-            points = np.argwhere(self.labels[cell.box.slices] == cell.label)
-        return 1.0 - float(placement.holds(points + cell.box.start).mean())
+            return np.ones(box.size, bool)
+        return np.equal(self.labels[box.slices], cell.label)
+
+
+def _common(box: Box, other: Box) -> Box:
+    """What is in both; of size 0 where they do not meet."""
+    start = tuple(max(pair) for pair in zip(box.start, other.start, strict=True))
+    stop = tuple(max(first, min(pair)) for first, *pair in zip(start, box.stop, other.stop, strict=True))
+    return Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
 
 
 def _inner(placement: Window) -> Box:

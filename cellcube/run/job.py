@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -69,7 +70,7 @@ class _Run:
         self.sizes: dict[str, int] = {}
         self.digests: dict[str, str] = {}
         self.in_piece = 0
-        self.seconds = dict.fromkeys(("read", "select", "normalize", "encode", "write"), 0.0)
+        self.seconds = dict.fromkeys(("read", "select", "measure", "normalize", "encode", "write"), 0.0)
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -123,7 +124,7 @@ class _Run:
                 if row["cell_id"] not in decided:
                     self._failed(row, task.source.fov_id, error)
             return
-        with self.stage("select"):
+        with self.stage("measure"):
             measured = self._measure(field, placed)
         for row, cell in measured:
             self._cell(field, row, cell, bounds)
@@ -155,6 +156,9 @@ class _Run:
                     f"The image holds {fov.dtype}, which the {place}'s {each.dtype} cannot hold exactly.", path=path
                 )
         planes, depth = fov.shape[0], self.layout.shape[0]
+        target = self.spec.voxel_size[0] if self.spec.voxel_size is not None else None
+        if planes > 1 and target is not None and math.isfinite(fov.voxel_size[0]):
+            planes = math.floor(planes * fov.voxel_size[0] / target + 0.5)
         if depth == 1 < planes:
             warnings.warn(
                 f"The crop has 1 plane and the FOVs have {planes}: only the middle plane of each cell is taken. "
@@ -264,7 +268,7 @@ class _Run:
             self.cells.append(row)
             self._put(pieces)
 
-    def _put(self, pieces: Mapping[str, bytearray | None]) -> None:
+    def _put(self, pieces: Mapping[str, memoryview | None]) -> None:
         if all(piece is None for piece in pieces.values()):
             return
         with self.stage("write"):

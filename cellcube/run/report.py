@@ -55,7 +55,8 @@ class BuildReport:
     seconds : float
         Wall time.
     stages : dict
-        Seconds of all workers by stage.
+        Seconds by stage, of all workers together: read, select, measure, normalize, encode, write; then, as they pass,
+        of what follows: pack (pieces become shards) and commit.
     plan : Estimate, optional
         With ``dry_run=True``.
     """

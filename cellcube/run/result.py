@@ -75,7 +75,7 @@ class JobResult:
     labels : dict
         Number of labels in the label image, by `fov_id`.
     seconds : dict
-        Time by stage: read, select, normalize, encode, write.
+        Time by stage: read, select, measure, normalize, encode, write.
     warned : list of (str, str)
         Category and text of warnings.
     """

@@ -47,10 +47,11 @@ class Masks:
         if field.labels is None:
             return cls(None, {}, None, image)
         labels = cell.placement.labels(field.labels)
-        others = {
-            name: cell.placement.labels(more) == int(cell.row.get(f"label_{name}", cell.label))
-            for name, more in field.more_labels.items()
-        }
+        others = {}
+        for name, more in field.more_labels.items():
+            number = int(cell.row.get(f"label_{name}", cell.label))
+            # 0 is the background: the cell has no such object.
+            others[name] = (cell.placement.labels(more) == number) & (number > 0)
         own = without_neighbours(labels, cell.label) if neighbours else None
         return cls(labels == cell.label, others, own, image)
 

@@ -33,6 +33,8 @@ OURS = {
     "ro-crate-metadata.json",
     "croissant.json",
     "gallery",
+    "versions",
+    "versions.yaml",
     WORK,
 }
 

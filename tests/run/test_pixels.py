@@ -351,6 +351,28 @@ def test_each_channel_has_its_mask(screen: Screen, nuclei: pd.DataFrame) -> None
     assert catalog["mask_nucleus"].to_dask()["mask_nucleus"].shape == dataset["mask"].shape
 
 
+def test_a_cell_without_an_object_in_the_other_image_has_none(screen: Screen, nuclei: pd.DataFrame) -> None:
+    table = nuclei.assign(label_nucleus=[0, *nuclei["label_nucleus"][1:]])
+    fields = {"shape": (1, 24, 24), "label_images": {"nucleus": "nuclei_path"}, **RAW}
+    cellcube.build(table, "ds", **fields)
+    stored = cellcube.open("ds")["mask_nucleus"].values
+    assert not stored[0].any()
+    assert stored[1].any()
+    report = cellcube.build(table, "masked", mask={"method": "label", "labels": "nucleus"}, **fields)
+    failed = report.outcomes[report.outcomes["status"] == "failed"]
+    assert failed["cell_id"].tolist() == [table["cell_id"].iloc[0]]
+    assert failed["reason"].str.contains("no voxel of the cell").all()
+
+
+def test_planes_are_counted_after_resampling(tmp_path: Path) -> None:
+    screen = Screen(tmp_path)
+    labels = blobs((12, 30, 30), 2, 1)
+    screen.add("F", labels[None] * np.uint16(100), labels, (0.6, 0.2, 0.2))
+    # 12 planes of 0.6 µm are 36 of 0.2 µm; a warning would be an error here.
+    cellcube.build(screen.table, "ds", shape=(36, 20, 20), voxel_size=(0.2, 0.2, 0.2), **RAW)
+    assert cellcube.open("ds").sizes["z"] == 36
+
+
 def test_neighbours_are_removed_and_background_stays(screen: Screen) -> None:
     shape = (1, 24, 24)
     report = cellcube.build(screen.table, "ds", shape=shape, neighbours="remove", **RAW)
