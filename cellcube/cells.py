@@ -424,7 +424,12 @@ class _Check:
 
 
 def _metadata_name(name: str) -> str:
-    return RESERVED_PREFIX + name if name in RESERVED or name.startswith(RESERVED_STARTS) else name
+    return RESERVED_PREFIX + name if is_reserved(name) else name
+
+
+def is_reserved(name: str) -> bool:
+    """Whether the manifest has or may have a column of this name of its own."""
+    return name in RESERVED or name.startswith(RESERVED_STARTS)
 
 
 def _path_text(value: object) -> str:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cellcube.errors import CellError
-from cellcube.pixels.quality import focus_of, fragments_of, medians_of, neighbours_of
+from cellcube.pixels.quality import counted_moments, focus_of, fragments_of, medians_of, moments_of, neighbours_of
 from cellcube.pixels.select import Box, Triple
 
 Pixels = npt.NDArray[Any]
@@ -161,20 +161,19 @@ def measure_cell(
         pixels = pixels.view(np.uint8)
     near = _within(box, around)
     if labels is None:
-        where: Pixels | None = None
+        inside: Pixels | None = None
         count = math.prod(box.size)
         centre = [start + (size - 1) / 2 for start, size in zip(box.start, box.size, strict=True)]
         fragments, neighbours = 1, math.nan
         background = [math.nan] * len(channels)
     else:
         inside = np.equal(labels[near], label)
-        where = np.flatnonzero(inside)
-        count = len(where)
+        count = int(np.count_nonzero(inside))
         if not count:
             raise CellError(f"Label {label} has no voxel in the box {box.start} to {box.stop}, given as (z, y, x).")
         centre = [start + mean for start, mean in zip(box.start, _centre(inside, count), strict=True)]
         fragments = fragments_of(inside)
-        neighbours = float(_neighbours(labels, inside, box, around))
+        neighbours = float(_neighbours(labels, inside, count, box, around))
         background = _background(pixels, labels)
 
     depth_z, height, width = voxel_size
@@ -183,7 +182,7 @@ def measure_cell(
     axes = range(3) if several_planes else (1, 2)
     # Infinite intensities give NaN, silently.
     with np.errstate(invalid="ignore", over="ignore"):
-        values = _by_channel(pixels[(slice(None), *near)], where, background, saturation)
+        values = _by_channel(pixels[(slice(None), *near)], inside, count, background, saturation)
     shares = [share for share in values[4] if share == share]
     return {
         "area_voxels": count,
@@ -215,19 +214,21 @@ def _within(box: Box, around: Box) -> tuple[slice, ...]:
 def _centre(inside: Pixels, count: int) -> tuple[float, float, float]:
     """Mean voxel (z, y, x) of a label."""
     z = sum(number * np.count_nonzero(plane) for number, plane in enumerate(inside)) if len(inside) > 1 else 0
-    plane = inside[0] if len(inside) == 1 else np.add.reduce(inside, axis=0, dtype=np.int64)
-    along_y, along_x = (np.add.reduce(plane, axis=axis, dtype=np.int64) for axis in (1, 0))
-    y, x = (float(profile @ np.arange(len(profile))) for profile in (along_y, along_x))
+    plane = np.add.reduce(inside.view(np.uint8), axis=0, dtype=np.float64)
+    y, x = (float(np.arange(len(profile)) @ profile) for profile in (plane.sum(axis=1), plane.sum(axis=0)))
     return z / count, y / count, x / count
 
 
-def _neighbours(labels: Pixels, inside: Pixels, box: Box, around: Box) -> int:
+def _neighbours(labels: Pixels, inside: Pixels, count: int, box: Box, around: Box) -> int:
     start = tuple(max(at - 1, first) for at, first in zip(box.start, around.start, strict=True))
     stop = tuple(min(at + 1, last) for at, last in zip(box.stop, around.stop, strict=True))
     wider = Box((start[0], start[1], start[2]), (stop[0], stop[1], stop[2]))
+    near = labels[_within(wider, around)]
+    if np.count_nonzero(near) == count:
+        return 0
     placed = np.zeros(wider.size, bool)
     placed[_within(box, wider)] = inside
-    return neighbours_of(labels[_within(wider, around)], placed)
+    return neighbours_of(near, placed)
 
 
 def _background(pixels: Pixels, labels: Pixels) -> list[float]:
@@ -248,33 +249,24 @@ def _parts(pixels: Pixels) -> list[slice]:
 
 
 def _by_channel(
-    pixels: Pixels, where: Pixels | None, background: Sequence[float], saturation: Sequence[float]
+    pixels: Pixels, inside: Pixels | None, count: int, background: Sequence[float], saturation: Sequence[float]
 ) -> list[tuple[float, ...]]:
     """Measures of the box, by their order in `MEASURES` and then by channel."""
-    # float32 holds intensities of up to 16 bits exactly.
-    exact = np.can_cast(pixels.dtype, np.float32) and pixels.dtype != np.float32
     found: list[tuple[float, ...]] = []
     for part in _parts(pixels):
-        box = pixels[part].astype(np.float32 if exact else np.float64, order="C")
-        values = box.reshape(len(box), -1)
-        if where is not None:
-            values = values.take(where, axis=1)
-        count = values.shape[1]
-        totals, highest = np.add.reduce(values, axis=1, dtype=np.float64), np.maximum.reduce(values, axis=1).tolist()
-        means = totals / count
-        deviations = values - means[:, None]
-        spreads = np.sqrt(np.einsum("ij,ij->i", deviations, deviations) / count)
+        box = pixels[part]
+        moments = counted_moments if box.dtype in (np.uint8, np.uint16) else moments_of
+        totals, highest, spreads = moments(box, inside, count)
+        means = [total / count for total in totals]
         saturated = [
-            limit if limit != limit else _count_from(one, limit) / count if top >= limit else 0.0
-            for one, top, limit in zip(values, highest, saturation[part], strict=True)
+            limit if limit != limit else _count_from(one, limit, inside) / count if top >= limit else 0.0
+            for one, top, limit in zip(box, highest, saturation[part], strict=True)
         ]
-        ratios = [
-            mean / level if level else math.nan for mean, level in zip(means.tolist(), background[part], strict=True)
-        ]
-        columns = means.tolist(), highest, totals.tolist(), spreads.tolist(), saturated, ratios, focus_of(box)
-        found += zip(*columns, strict=True)
+        ratios = [mean / level if level else math.nan for mean, level in zip(means, background[part], strict=True)]
+        found += zip(means, highest, totals, spreads, saturated, ratios, focus_of(box), strict=True)
     return list(zip(*found, strict=True))
 
 
-def _count_from(values: Pixels, limit: float) -> int:
-    return int(np.count_nonzero(values >= np.float64(limit)))
+def _count_from(values: Pixels, limit: float, inside: Pixels | None) -> int:
+    saturated = values >= np.float64(limit)
+    return int(np.count_nonzero(saturated if inside is None else saturated & inside))

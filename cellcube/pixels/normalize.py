@@ -226,7 +226,8 @@ class Normalization:
             values /= high - low
         if isinstance(normalizer, UNBOUNDED):
             return values.clip(*_limits(self.dtype), out=values)
-        values.clip(0, 1, out=values)
+        np.maximum(values, 0, out=values)
+        np.minimum(values, 1, out=values)
         if self.dtype.kind in "iu":
             values *= stored_scale(self.dtype)
         return values

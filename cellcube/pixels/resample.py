@@ -199,8 +199,9 @@ def place_sampling(
 ) -> Sampling:
     """The crop of `shape` whose centre is at a point, scaled, rotated and mirrored.
 
-    Along z, where it is not scaled, the crop's planes are planes of the image: its centre is at most half a plane
-    from the point, on the side that `place_window` (for an extent) and `window_at` (for a point) choose.
+    Along z, where it is not scaled, the crop's planes are planes of the image; so are its rows and columns where
+    they are neither scaled nor rotated. Its centre then is at most half a voxel from the point, on the side that
+    `place_window` (for an extent) and `window_at` (for a point) choose.
 
     Parameters
     ----------
@@ -243,19 +244,22 @@ def place_sampling(
         # In an image of one plane every cell has one plane.
         size = (extent[0] if image_shape[0] > 1 else 1.0, extent[1], extent[2])
         factors = [length / most for length, most in zip(size, shape, strict=True)]
-        if max(factors) > 1 + TOLERANCE and oversize == "drop":
+        # A crop of one plane is meant to be one plane of the cell.
+        first = 0 if shape[0] > 1 else 1
+        if max(factors[first:]) > 1 + TOLERANCE and oversize == "drop":
             lengths = ", ".join(f"{length:g}" for length in size)
             raise Dropped(f"oversize: the cell's box ({lengths}) is larger than the crop {shape}")
         factor = max(factors if deep else factors[1:]) if oversize == "shrink" else 1.0
         if factor > 1 + TOLERANCE:
             scale = (scale[0] * factor if deep else scale[0], scale[1] * factor, scale[2] * factor)
             factors = [each / factor if deep or axis else each for axis, each in enumerate(factors)]
-        cut = max(factors) > 1 + TOLERANCE
+        cut = max(factors[first:]) > 1 + TOLERANCE
     z, y, x = (size * each for size, each in zip(fov_voxel_size, scale, strict=True))
     frame = Geometry((0.0, 0.0, 0.0), scale, rotation, flip_y, flip_x, (z, y, x))
     origin = np.asarray(centre, np.float64) - frame.linear @ ((np.asarray(shape) - 1) / 2)
-    if scale[0] == 1:
-        origin[0] = math.floor(origin[0] + 0.5) if extent is None else math.ceil(origin[0] - 0.5)
+    # What is not scaled stays on the image's own voxels: half a voxel of interpolation would blur every second cell.
+    unscaled = [scale[0] == 1, *(set(np.abs(frame.linear[1:, 1:]).flat) <= {0.0, 1.0},) * 2]
+    origin = np.where(unscaled, np.floor(origin + 0.5) if extent is None else np.ceil(origin - 0.5), origin)
     frame = _at(frame, origin)
     flat = image_shape[0] == 1 and shape[0] == 1
     leaves = _leaves(frame, shape, image_shape, flat)
@@ -263,7 +267,7 @@ def place_sampling(
     if edge == "drop" and any(leaves):
         raise Dropped(f"edge: {overreach(leaves)}")
     if edge == "shift" and any(leaves):
-        moved = origin + _way_inside(frame, shape, image_shape, leaves)
+        moved = origin + _way_inside(frame, shape, image_shape, leaves, unscaled)
         z, y, x = (float(each) for each in moved - origin)
         frame, shift = _at(frame, moved), (z, y, x)
         leaves = _leaves(frame, shape, image_shape, flat)
@@ -292,7 +296,9 @@ def _leaves(frame: Geometry, shape: Triple, image_shape: Triple, flat: bool) -> 
     return (0.0 if flat else z), y, x
 
 
-def _way_inside(frame: Geometry, shape: Triple, image_shape: Triple, leaves: Vector) -> Floats:
+def _way_inside(
+    frame: Geometry, shape: Triple, image_shape: Triple, leaves: Vector, unscaled: Sequence[bool]
+) -> Floats:
     """By how much the crop must move (z, y, x) so that its outer corners are inside the image."""
     way = np.zeros(3)
     for axis, (low, high) in enumerate(zip(*frame.outline(shape), strict=True)):
@@ -301,10 +307,10 @@ def _way_inside(frame: Geometry, shape: Triple, image_shape: Triple, leaves: Vec
             continue
         if high - low <= last - first + TOLERANCE:
             way[axis] = first - low if low < first else last - high
-        elif axis == 0 and frame.scale[0] == 1:
-            way[axis] = -((shape[0] - image_shape[0]) // 2) - frame.origin[0]
         else:
             way[axis] = (first + last - low - high) / 2
+            if unscaled[axis]:
+                way[axis] = math.ceil(way[axis])
     return way
 
 
@@ -323,10 +329,9 @@ def _places(frame: Geometry, part: Slices) -> tuple[Floats, Floats, Floats]:
 def _inside(frame: Geometry, shape: Triple, image_shape: Triple) -> tuple[Flags, Flags]:
     """Which planes, shape (z,), and which voxels of each, shape (y, x), have their centres inside the image."""
     places = _places(frame, (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2])))
-    z, y, x = (
-        (place >= -0.5 - TOLERANCE) & (place <= size - 0.5 + TOLERANCE)
-        for place, size in zip(places, image_shape, strict=True)
-    )
+    # A position between two voxels belongs to the second, so the far border of the image is outside.
+    nearest = [np.floor(place + 0.5 + TOLERANCE) for place in places]
+    z, y, x = ((place >= 0) & (place < size) for place, size in zip(nearest, image_shape, strict=True))
     return z, y & x
 
 

@@ -134,13 +134,10 @@ class Sample:
             return tuple(between(ranked[first], ranked[second], way) for first, second, way in places)
         if self._below is None:
             self._below = np.bincount(self.indices).cumsum()
-        below, base = self._below, self.base
-        return tuple(
-            between(
-                float(base + int(below.searchsorted(first + 1))), float(base + int(below.searchsorted(second + 1))), way
-            )
-            for first, second, way in places
-        )
+        wanted = [rank + 1 for first, second, _ in places for rank in (first, second)]
+        found = [float(self.base + number) for number in self._below.searchsorted(wanted).tolist()]
+        pairs = zip(found[::2], found[1::2], strict=True)
+        return tuple(between(*pair, way) for pair, (_, _, way) in zip(pairs, places, strict=True))
 
     def outside(self, low: float, high: float) -> float:
         """Share of the pixels strictly below `low` or above `high`."""

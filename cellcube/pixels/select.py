@@ -230,7 +230,9 @@ def place_window(
             f"The box z {box.start[0]}:{box.stop[0]}, y {box.start[1]}:{box.stop[1]}, x {box.start[2]}:{box.stop[2]} "
             f"is not inside the image of shape (z, y, x) {image_shape}."
         )
-    too_large = any(length > size for length, size in zip(box.size, shape, strict=True))
+    # A crop of one plane is meant to be one plane of the cell.
+    axes = range(3) if shape[0] > 1 else (1, 2)
+    too_large = any(box.size[axis] > shape[axis] for axis in axes)
     if too_large and oversize == "drop":
         raise Dropped(f"oversize: the cell's box {box.size} is larger than the crop {shape}")
     origin = tuple((start + stop - size) // 2 for start, stop, size in zip(box.start, box.stop, shape, strict=True))

@@ -111,7 +111,8 @@ class Field:
             window = window_at(centre, self.shape, self.fov.shape, "pad" if self.spec.interpolates else self.spec.edge)
             if not self.spec.interpolates:
                 return PlacedCell(row, _inner(window), window)
-            return PlacedCell(row, _inner(window), self._sampling(centre, None))
+            placement = self._sampling(centre, None)
+            return PlacedCell(row, self._around(placement), placement)
         return PlacedCell(row, box, self._placement(row, box))
 
     def _box(self, row: Mapping[str, Any]) -> Box | None:
@@ -129,6 +130,14 @@ class Field:
             (int(row.get("z0", 0)), int(row["y0"]), int(row["x0"])),
             (int(row.get("z1", self.fov.shape[0])), int(row["y1"]), int(row["x1"])),
         )
+
+    def _around(self, placement: Placement) -> Box:
+        """The part of the image that a crop reaches over."""
+        low, high = placement.geometry(self.fov.voxel_size).outline(self.shape)
+        start = np.maximum(np.floor(low + 0.5 + 1e-6), 0).astype(int)
+        stop = np.minimum(np.ceil(high + 0.5 - 1e-6), self.fov.shape).astype(int)
+        z, y, x = zip(start.tolist(), stop.tolist(), strict=True)
+        return Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))
 
     def _placement(
         self, row: Mapping[str, Any], box: Box, rotation: float | None = None, flips: tuple[bool, bool] = (False, False)
@@ -357,9 +366,10 @@ class Field:
         if not isinstance(placement, Window):
             points = np.argwhere(self._is_cell(cell, box))
             return 1.0 - float(placement.holds(points + box.start).mean())
-        if not placement.oversize and not placement.shifted:
+        within = _common(box, _inner(placement))
+        if within == box:
             return 0.0
-        held = np.count_nonzero(self._is_cell(cell, _common(box, _inner(placement))))
+        held = np.count_nonzero(self._is_cell(cell, within))
         return 1.0 - held / np.count_nonzero(self._is_cell(cell, box))
 
     def _is_cell(self, cell: PlacedCell, box: Box) -> Pixels:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from cellcube.cells import is_reserved
 from cellcube.cube import PieceWriter
 from cellcube.errors import (
     BuildStoppedError,
@@ -210,6 +211,8 @@ class _Run:
                         row[column] = public_url(value) if isinstance(value, str) else value
                 row.update((name, given[name]) for name in (*context.metadata, "split") if name in given)
                 row.update(field.measure(cell))
+                if row["truncated_fraction"] == 1:
+                    raise CellError("The crop holds no voxel of the cell.")
                 if self.spec.measure is not None:
                     row.update(self._by_function(self.spec.measure, field, cell, row))
                 measured.append((row, cell))
@@ -227,7 +230,7 @@ class _Run:
             raise UserFunctionError(
                 f"measure: {function.name} returned {told!r}; a mapping of names to numbers is needed."
             ) from None
-        taken = [name for name in found if name in row]
+        taken = [name for name in found if name in row or is_reserved(name)]
         if taken:
             raise UserFunctionError(f"measure: {function.name} returned {taken[0]!r}, which is a column already.")
         return found

@@ -103,6 +103,8 @@ class Pipeline(Value):
         if isinstance(value, Mapping) and "method" not in value:
             if not value:
                 raise ValueError("give one mask, or one for each channel")
+            if set(value) <= {"by", "labels"} and not any(isinstance(each, Mapping) for each in value.values()):
+                return {"method": "label", **value}
             return {name: {"method": each} if isinstance(each, str) else each for name, each in value.items()}
         return value
 

@@ -45,7 +45,7 @@ _WRONG_FORM = ("model_attributes_type", "dict_type", "model_type", "string_patte
 
 # pydantic's path also names the member of a union that it tried.
 _TRIED = re.compile(
-    r"[\[(]|^(str|int|tuple|list|all|channels|function|method|word|rule|group|projection|constrained-str|float|"
+    r"[\[(]|^(str|int|tuple|list|all|channels|function|method|word|rule|group|projection|constrained-\w+|float|"
     + "|".join(METHODS)
     + ")$"
 )

@@ -434,7 +434,8 @@ def test_the_card_and_the_catalog_tell_the_truth(table: pd.DataFrame) -> None:
     catalog = yaml.safe_load(Path("ds/catalog.yaml").read_text())
     about = catalog["metadata"]["cellcube"]
     assert (about["cells"], about["licence"], about["version"]) == (report.kept, "CC-BY-4.0", 1)
-    assert all(entry["args"]["urlpath"].startswith("{{ CATALOG_DIR }}/") for entry in catalog["sources"].values())
+    paths = [entry["args"].get("urlpath") or entry["args"]["path"] for entry in catalog["sources"].values()]
+    assert all(path.startswith("{{ CATALOG_DIR }}/") for path in paths)
     shown = str(cellcube.info("ds"))
     for words in ("lab/plate-7", "CC-BY-4.0", f"{report.kept:,} kept", "y 0.65, x 0.65 µm", "1 x 32 x 32 voxels"):
         assert words in shown

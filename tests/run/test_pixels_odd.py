@@ -114,7 +114,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"flip": True, "align": "major_axis"}, r"flip: true and false are neither names nor numbers"),
     ({"order": True}, r"order: true and false are neither"),
     ({"label_channel": False}, r"label_channel: true and false are neither"),
-    ({"mask": "soft"}, r"mask: give 'none', 'label', \{method: dilated, by: 3\}.*got 'soft'"),
+    ({"mask": "hard"}, r"mask: give 'none', 'label', \{method: dilated, by: 3\}.*got 'hard'"),
     ({"mask": 3}, r"mask: give 'none', 'label'.*got 3"),
     ({"mask": {"by": 3}}, r"mask 'label' has no 'by'"),
     ({"mask": {"labels": "nucleus"}}, r"mask: there is no label image 'nucleus'; name its column in label_images"),
@@ -175,3 +175,68 @@ def test_images_of_any_type(table: pd.DataFrame, write: Write, kind: str, size: 
     assert np.abs(undone - dataset["raw"].values.astype(float)).max() <= 0.501 * (size is not None) + 1e-6 * span
     if size is None and kind not in ("bool",):
         assert dataset["raw"].dtype == given.dtype
+
+
+def test_a_crop_that_lost_its_cell_is_no_crop(tmp_path: Path) -> None:
+    labels = np.zeros((200, 200), np.uint16)
+    y, x = np.mgrid[:200, :200]
+    labels[(np.abs(y - x) < 2) & (y < 7)] = 1
+    image = np.random.default_rng(0).integers(1, 99, (200, 200), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "f.tif", image)
+    tifffile.imwrite(tmp_path / "l.tif", labels)
+    table = pd.DataFrame({"cell_id": ["a"], "fov_path": ["f.tif"], "label_path": ["l.tif"], "label": [1]})
+    fields: dict[str, Any] = {"shape": (1, 48, 48), "align": "major_axis", "executor": 1, "progress": False}
+    report = cellcube.build(table, tmp_path / "ds", edge="shift", **fields)
+    assert report.failed == 1
+    assert "no voxel of the cell" in report.outcomes["reason"][0]
+
+
+def test_a_centre_is_measured_where_its_resampled_crop_is(tmp_path: Path) -> None:
+    image = np.zeros((60, 60), np.uint16)
+    image[22:38, 23:39] = 1000
+    tifffile.imwrite(tmp_path / "f.tif", image)
+    table = pd.DataFrame({"cell_id": ["a"], "fov_path": ["f.tif"], "center_y": [29.5], "center_x": [30.5]})
+    cellcube.build(
+        table,
+        tmp_path / "ds",
+        shape=(1, 32, 32),
+        fov_voxel_size=(1, 0.5, 0.5),
+        voxel_size=(None, 0.25, 0.25),
+        executor=1,
+        progress=False,
+    )
+    row = pd.read_parquet(tmp_path / "ds" / "cells.parquet").iloc[0]
+    assert (row["y0"], row["y1"], row["x0"], row["x1"]) == (22, 38, 23, 39)
+    assert row["truncated_fraction"] == 0
+    assert row["intensity_mean_channel_0"] == 1000
+
+
+@pytest.mark.parametrize("name", ["run", "norm_low_channel_0", "focus", "cell_id"])
+def test_a_measure_cannot_take_a_column_of_the_manifest(tmp_path: Path, name: str) -> None:
+    tifffile.imwrite(tmp_path / "f.tif", np.ones((20, 20), np.uint16))
+    table = pd.DataFrame({"cell_id": ["a"], "fov_path": ["f.tif"], "center_y": [9], "center_x": [9]})
+    report = cellcube.build(
+        table,
+        tmp_path / "ds",
+        shape=(1, 5, 5),
+        measure=lambda pixels, mask, cell: {name: 1},
+        executor=1,
+        progress=False,
+    )
+    assert f"returned '{name}', which is a column already" in report.outcomes["reason"][0]
+
+
+def test_one_plane_of_a_volume_is_not_oversize(tmp_path: Path) -> None:
+    labels = np.zeros((6, 30, 30), np.uint8)
+    labels[1:5, 10:20, 10:20] = 1
+    tifffile.imwrite(tmp_path / "f.tif", labels * np.uint8(9), metadata={"axes": "ZYX"})
+    tifffile.imwrite(tmp_path / "l.tif", labels, metadata={"axes": "ZYX"})
+    table = pd.DataFrame(
+        {"cell_id": ["a"], "fov_path": ["f.tif"], "label_path": ["l.tif"], "label": [1], "axes": ["ZYX"]}
+    )
+    with pytest.warns(UserWarning, match="only the middle plane"):
+        report = cellcube.build(table, tmp_path / "ds", shape=(1, 16, 16), oversize="drop", executor=1, progress=False)
+    assert report.kept == 1
+    row = pd.read_parquet(tmp_path / "ds" / "cells.parquet").iloc[0]
+    assert not row["oversize"]
+    assert row["truncated_fraction"] == 0.75
