@@ -14,10 +14,22 @@ if TYPE_CHECKING:
     from cellcube.dataset import info, open
     from cellcube.inverse import denormalize
     from cellcube.run import BuildReport, build
+    from cellcube.publish.verify import verify
     from cellcube.spec import CubeSpec
     from cellcube.versions import diff, retract
 
-__all__ = ["BuildReport", "CubeSpec", "__version__", "build", "denormalize", "diff", "info", "open", "retract"]
+__all__ = [
+    "BuildReport",
+    "CubeSpec",
+    "__version__",
+    "build",
+    "denormalize",
+    "diff",
+    "info",
+    "open",
+    "retract",
+    "verify",
+]
 
 _HOMES = {
     "BuildReport": "cellcube.run",
@@ -28,6 +40,7 @@ _HOMES = {
     "info": "cellcube.dataset",
     "open": "cellcube.dataset",
     "retract": "cellcube.versions",
+    "verify": "cellcube.publish.verify",
 }
 
 

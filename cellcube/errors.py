@@ -263,6 +263,30 @@ class DatasetBusyError(DatasetError):
     kind = "dataset-busy"
 
 
+class DatasetDivergedError(DatasetError, FileExistsError):
+    """The target holds another dataset, or other versions than those of the source."""
+
+    kind = "dataset-diverged"
+
+
+class PublishError(DatasetError, ValueError):
+    """The dataset is not fit to be published. `problems` lists everything that is missing, and how to give it."""
+
+    kind = "not-publishable"
+
+    def __init__(self, message: str, *, problems: Sequence[str] = (), path: str | None = None) -> None:
+        self.problems = tuple(problems)
+        if problems:
+            message += "\n" + "\n".join(f"  - {problem}" for problem in problems)
+        super().__init__(message, path=path)
+
+
+class CatalogError(DatasetError, ValueError):
+    """A catalog of datasets cannot be read as one, or has another entry of that name."""
+
+    kind = "catalog"
+
+
 class BuildStoppedError(CellcubeError, RuntimeError):
     """A build with ``on_error="raise"`` stopped at the first cell that failed."""
 

@@ -20,6 +20,10 @@ from cellcube.urls import (
     public_url,
 )
 
+# Seconds after which a store that answers nothing is given up, where one small answer is waited for. The libraries
+# below try again several times, and wait each time as long as is right for large objects.
+PATIENCE = 45.0
+
 
 @dataclass(frozen=True)
 class Location:
@@ -89,16 +93,22 @@ class Location:
             ) from error
         return _FileSystem(fs), path
 
-    def read(self, start: int | None = None, end: int | None = None) -> bytes:
+    def read(self, start: int | None = None, end: int | None = None, *, patience: float | None = None) -> bytes:
         """The bytes from `start` to `end`; a negative start counts from the end.
+
+        Parameters
+        ----------
+        start, end : int, optional
+        patience : float, optional
+            Seconds after which a remote store is given up with a TimeoutError.
 
         Raises
         ------
-        FileNotFoundError, PermissionError
+        FileNotFoundError, PermissionError, TimeoutError
         """
         if not self.is_local:
             fs, path = self._fs()
-            return bytes(fs.cat_file(path, start=start, end=end))
+            return bytes(fs.within(patience, "cat_file", path, start=start, end=end))
         with Path(self.url).open("rb") as file:
             if start is not None:
                 file.seek(start, os.SEEK_END if start < 0 else os.SEEK_SET)
@@ -151,7 +161,7 @@ class Location:
         if self.is_local:
             return Path(self.url).exists()
         fs, path = self._fs()
-        return bool(fs.exists(path))
+        return bool(fs.within(PATIENCE, "exists", path))
 
     def size(self) -> int | None:
         """Size in bytes, or None where there is no file or object."""
@@ -160,7 +170,7 @@ class Location:
                 status = Path(self.url).stat()
                 return None if Path(self.url).is_dir() else status.st_size
             fs, path = self._fs()
-            info = fs.info(path)
+            info = fs.within(PATIENCE, "info", path)
             return None if info.get("type") == "directory" else int(info["size"])
         except FileNotFoundError:
             return None
@@ -317,6 +327,12 @@ class _FileSystem:
 
     def __init__(self, plain: Any) -> None:
         self.plain = plain
+
+    def within(self, seconds: float | None, name: str, *args: Any, **kwargs: Any) -> Any:
+        """The result of a method, given up after so many seconds where the file system knows how."""
+        if seconds is not None and getattr(self.plain, "async_impl", False):
+            kwargs["timeout"] = seconds
+        return getattr(self, name)(*args, **kwargs)
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self.plain, name)

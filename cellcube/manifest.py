@@ -26,6 +26,15 @@ from cellcube.ledger import (
 )
 from cellcube.location import Location
 from cellcube.spec import is_projection
+from cellcube.versioned import (
+    FOLDER,
+    PlainDumper,
+    needs_snapshot,
+    snapshot_path,
+    version_catalogs,
+    version_path,
+    versions_source,
+)
 
 CATALOG = "catalog.yaml"
 CELLS = "cells.parquet"
@@ -149,9 +158,23 @@ def write_manifest(root: Location, state: CubeState) -> None:
     recorder.write(CARD, card(state, counts, read_run(runs, version)).encode())
     listed = f"runs/{run_name(version)}.objects.parquet"
     recorder.note(listed, (root / listed).read())
+    text = catalog(state, counts)
+    for path, data in _version_files(root, state, yaml.safe_load(text)["sources"]).items():
+        recorder.write(path, data)
     objects = fold_objects(_committed_objects(root, version), recorder.frame(version))
     write_table(root / OBJECTS, objects, about)
-    (root / CATALOG).write(catalog(state, counts).encode())
+    (root / CATALOG).write(text.encode())
+
+
+def _version_files(root: Location, state: CubeState, sources: Mapping[str, Any]) -> dict[str, bytes]:
+    """The catalogs of versions that are new or changed, and the manifests of those that lost cells since."""
+    there = {f"{FOLDER}/{name}" for name in (root / FOLDER).names()}
+    known = [number for number in range(1, state.version) if version_path(number) in there]
+    found = version_catalogs(state, sources, [version_path(number) for number in known])
+    for number in range(1, state.version):
+        if needs_snapshot(state, number) and snapshot_path(number) not in there:
+            found[snapshot_path(number)] = table_bytes(read_cells(root, number), {"version": number})
+    return found
 
 
 def read_objects(root: Location, version: int) -> pd.DataFrame:
@@ -251,20 +274,14 @@ def catalog(state: CubeState, counts: Mapping[str, int]) -> str:
             "args": {"urlpath": "{{ CATALOG_DIR }}/" + file, "engine": "pyarrow"},
             "metadata": {"version": state.version},
         }
+    sources["versions"] = versions_source()
     document = {
         "name": attributes["name"],
         "description": attributes["description"] or f"Single-cell images: {channels}",
         "metadata": {"version": 1, "cellcube": about},
         "sources": sources,
     }
-    return yaml.dump(document, Dumper=_Plain, sort_keys=False, allow_unicode=True, width=1000)
-
-
-class _Plain(yaml.SafeDumper):
-    """Without anchors, which people stumble over."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
+    return yaml.dump(document, Dumper=PlainDumper, sort_keys=False, allow_unicode=True, width=1000)
 
 
 def card(state: CubeState, counts: Mapping[str, int], run: Mapping[str, Any]) -> str:
@@ -331,6 +348,7 @@ def _contents(state: CubeState) -> dict[str, str]:
     layout = state.layout
     contents = {
         "catalog.yaml": "Intake catalog",
+        "versions.yaml": "Intake catalog of every version",
         "cells.parquet": "manifest: one row a kept cell, in the order of the cube",
         "outcomes.parquet": "one row for every cell requested: kept, dropped or failed, and why",
         "fovs.parquet": "one row a field of view: its labels, and what became of them",

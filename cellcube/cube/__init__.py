@@ -1,6 +1,7 @@
 """The cube: one Zarr v3 group that is an xarray dataset and an OME-Zarr 0.5 image."""
 
 from cellcube.cube.layout import ArrayLayout, Layout, Representation
+from cellcube.cube.objects import StoreObject, damaged_cells, first_cells, same_rows, store_object
 from cellcube.cube.shards import PieceWriter
 from cellcube.cube.store import (
     FORMAT,
@@ -29,13 +30,18 @@ __all__ = [
     "PieceWriter",
     "Representation",
     "ShardPart",
+    "StoreObject",
     "cell_coordinates",
     "channel_coordinates",
     "commit",
     "coordinate_chunks",
+    "damaged_cells",
+    "first_cells",
     "metadata_documents",
     "read_state",
     "retracted_chunks",
+    "same_rows",
     "shard_parts",
+    "store_object",
     "write_shard",
 ]

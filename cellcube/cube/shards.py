@@ -50,19 +50,14 @@ class ChunkCodec:
 
         data: Any = np.ascontiguousarray(chunk, dtype=self._dtype)
         if self._codec == "none":
-            packed = data.tobytes()
+            packed: bytes = data.tobytes()
         elif self._codec == "zstd":
             packed = bytes(numcodecs.zstd.compress(data, 1))
         else:
             # With several threads, Blosc puts blocks into a chunk in the order in which they are done.
-            packed = imagecodecs.blosc_encode(
-                data,
-                level=1,
-                compressor=self._codec.removeprefix("blosc-"),
-                typesize=data.itemsize,
-                shuffle="bitshuffle",
-                numthreads=1,
-            )
+            name = self._codec.removeprefix("blosc-")
+            options = {"compressor": name, "shuffle": "bitshuffle", "typesize": data.itemsize}
+            packed = bytes(imagecodecs.blosc_encode(data, level=1, numthreads=1, **options))
         return packed + _checksum(packed)
 
     def decode(self, data: bytes) -> Pixels:

@@ -16,7 +16,7 @@ from cellcube.cube.layout import ArrayLayout, Layout
 from cellcube.cube.shards import join_pieces
 from cellcube.cube.template import Documents, cell_coordinates, channel_coordinates, coordinate_rows
 from cellcube.errors import DatasetAccessError, DatasetDamagedError, DatasetFormatError
-from cellcube.location import Location
+from cellcube.location import PATIENCE, Location
 from cellcube.urls import public_url
 
 FORMAT = 1
@@ -92,7 +92,7 @@ def read_state(cube: Location) -> CubeState | None:
         Where the metadata is there but is not that of a cellcube cube.
     """
     try:
-        text = (cube / "zarr.json").read()
+        text = (cube / "zarr.json").read(patience=PATIENCE)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
@@ -255,7 +255,9 @@ def retracted_chunks(
     for number in np.unique(positions // size):
         key = f"retracted/c/{number}"
         held[key] = cpu.Buffer.from_bytes((cube / key).read())
-    array: Any = zarr.open_group(MemoryStore(held), mode="r+", use_consolidated=False)["retracted"]
+    root = zarr.open_group(MemoryStore(held), mode="r+", use_consolidated=False)
+    # As a build writes it, so that the bytes do not depend on what came first.
+    array: Any = root["retracted"].with_config({"write_empty_chunks": True})  # type: ignore[union-attr]
     for number in np.unique(positions // size):
         part = slice(number * size, min((number + 1) * size, array.shape[0]))
         values = array[part]

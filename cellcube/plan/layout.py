@@ -47,7 +47,7 @@ def resolve_layout(
                 check_channels(fov.channels, spec)
                 groups = {*spec.representations, *(f"mask_{name}" for name in spec.label_images)}
                 types = {
-                    name: _coordinate_type(table.frame[name])
+                    name: coordinate_type(table.frame[name])
                     for name in table.metadata
                     if is_coordinate(name) and name not in groups
                 }
@@ -164,5 +164,6 @@ _TAKEN = {
 }
 
 
-def _coordinate_type(values: pd.Series) -> str:
+def coordinate_type(values: pd.Series) -> str:
+    """Type in the cube of a column of a validated table."""
     return {"b": "bool", "i": "int64", "f": "float64"}.get(values.dtype.kind, "string")

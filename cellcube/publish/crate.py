@@ -188,7 +188,7 @@ def _parts(about: Published) -> Iterator[Entity]:
 
 def _run(about: Published, run: Mapping[str, Any]) -> list[Entity]:
     """A build, and what it links to."""
-    number, counts, environment = run["version"], run["counts"], run["environment"]
+    number, environment = run["version"], run["environment"]
     cellcube = {
         "@id": f"#cellcube-{_fragment(str(environment['cellcube']))}",
         "@type": "SoftwareApplication",
@@ -204,12 +204,11 @@ def _run(about: Published, run: Mapping[str, Any]) -> list[Entity]:
     ]
     images = list(_images(about, run))
     own = [path for path in sorted(about.files) if path.startswith(f"{RUNS}{number:06d}.")]
-    decided = ", ".join(f"{counts.get(status, 0):,} {status}" for status in ("kept", "dropped", "failed"))
     action = {
         "@id": f"#run-{number}",
         "@type": "CreateAction",
-        "name": f"Build {number}",
-        "description": f"Cells cut from fields of view: {counts.get('requested', 0):,} requested, {decided}",
+        "name": f"{str(run.get('kind', 'build')).capitalize()} {number}",
+        "description": _what(run),
         "instrument": _one_or_all([_link(tool) for tool in tools]),
         "agent": _one_or_all([_link(agent) for agent in agents]),
         "object": _one_or_all([_link(image) for image in images]),
@@ -219,6 +218,20 @@ def _run(about: Published, run: Mapping[str, Any]) -> list[Entity]:
         "actionStatus": "http://schema.org/CompletedActionStatus",
     }
     return [action, *tools, *agents, *images]
+
+
+def _what(run: Mapping[str, Any]) -> str:
+    """What a run did, in a sentence."""
+    kind, counts = run.get("kind", "build"), run["counts"]
+    if kind == "retract":
+        return f"{counts.get('retracted', 0):,} cells retracted: {run.get('reason')}"
+    if kind == "describe":
+        return f"Changed: {', '.join(run.get('changed') or ())}"
+    if kind == "checkout":
+        source = run["source"]
+        return f"{counts.get('kept', 0):,} cells taken from version {source['version']} of {source['url']}"
+    decided = ", ".join(f"{counts.get(status, 0):,} {status}" for status in ("kept", "dropped", "failed"))
+    return f"Cells cut from fields of view: {counts.get('requested', 0):,} requested, {decided}"
 
 
 def _script(run: Mapping[str, Any]) -> Entity | None:
@@ -260,7 +273,7 @@ def _permanent(repository: str | None, commit: str | None, file: str | None) -> 
 
 def _images(about: Published, run: Mapping[str, Any]) -> Iterator[Entity]:
     """The files that a build read, sorted; as one entity a FOV, or one in all, where there are many."""
-    number, fovs = run["version"], run["fovs"]
+    number, fovs = run["version"], run.get("fovs") or {}
     files = _files(run)
     if sum(len(_files(each)) for each in about.runs) <= MOST_IMAGES:
         for path in sorted(files):
@@ -276,7 +289,7 @@ def _images(about: Published, run: Mapping[str, Any]) -> Iterator[Entity]:
                 "contentSize": _size(_sizes([files[path]])),
                 "dateModified": _time(files[path].get("mtime")),
             }
-    elif sum(len(each["fovs"]) for each in about.runs) <= MOST_FOVS:
+    elif sum(len(each.get("fovs") or {}) for each in about.runs) <= MOST_FOVS:
         for fov in sorted(fovs):
             names = ", ".join(sorted(file["path"] for file in fovs[fov]))
             yield _folder(f"#run-{number}/{_fragment(fov)}", fov, f"Images {names}", fovs[fov])
@@ -287,7 +300,7 @@ def _images(about: Published, run: Mapping[str, Any]) -> Iterator[Entity]:
 
 def _files(run: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Each file that a build read, by its path: one may hold many FOVs."""
-    return {file["path"]: file for files in run["fovs"].values() for file in files}
+    return {file["path"]: file for files in (run.get("fovs") or {}).values() for file in files}
 
 
 def _folder(identifier: str, name: str, description: str, files: list[Mapping[str, Any]]) -> Entity:

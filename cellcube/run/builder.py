@@ -33,6 +33,7 @@ from cellcube.run.result import CropDepthWarning, JobContext, JobResult
 from cellcube.run.target import WORK, check_spec, choose_spec, find_dataset
 from cellcube.run.trial import trial
 from cellcube.spec import CubeSpec
+from cellcube.urls import public_url
 
 _CATEGORIES = {each.__name__: each for each in (CropDepthWarning, ImplausibleVoxelSizeWarning)}
 
@@ -207,7 +208,7 @@ class _Builder:
             tables: dict[RunTable, pd.DataFrame] = {
                 "outcomes": decided,
                 "fovs": _labels(results),
-                "table": asked[asked["cell_id"].isin(decided["cell_id"])].reset_index(drop=True),
+                "table": self._public(asked[asked["cell_id"].isin(decided["cell_id"])]),
             }
             self.state = commit_run(
                 recorder, self.planner.spec, plan.layout, self.state, _kept_rows(results), tables, record, kept
@@ -217,6 +218,12 @@ class _Builder:
             self.pending.remove()
         ends = {"pack": round(packed - packing, 3), "commit": round(time.perf_counter() - packed, 3)}
         return self._report(decided, added, started, stages={**stage_seconds(results), **ends})
+
+    def _public(self, rows: pd.DataFrame) -> pd.DataFrame:
+        """Rows of the table without secrets in their paths."""
+        columns = {*self.table.image_columns.values(), *self.table.label_images.values(), "label_path"}
+        paths = {name: rows[name].map(public_url) for name in columns & set(rows)}
+        return rows.assign(**paths).reset_index(drop=True)
 
     def _claim(self) -> Claim:
         return Claim(self.root / WORK / "claim.json", self.root.url)

@@ -213,7 +213,7 @@ def test_the_catalog_opens_without_cellcube_also_after_a_move(root: Path, expect
     import shutil
 
     found = read_by_intake(str(root / "catalog.yaml"))
-    assert found["entries"] == ["normalized_cells", "max_z", "mean_y", "masks", "cells", "outcomes", "fovs"]
+    assert found["entries"] == ["normalized_cells", "max_z", "mean_y", "masks", "cells", "outcomes", "fovs", "versions"]
     assert found["lazy"] == "Array"
     assert found["shape"] == list(expected["cells"].shape)
     assert found["sum"] == pytest.approx(float(expected["cells"].astype("float64").sum()))
