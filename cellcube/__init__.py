@@ -13,8 +13,11 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from cellcube.dataset import info, open
     from cellcube.inverse import denormalize
+    from cellcube.publishing.checkout import checkout, pull
+    from cellcube.publishing.describe import describe
+    from cellcube.publishing.publish import publish
+    from cellcube.publishing.verify import verify
     from cellcube.run import BuildReport, build
-    from cellcube.publish.verify import verify
     from cellcube.spec import CubeSpec
     from cellcube.versions import diff, retract
 
@@ -23,10 +26,14 @@ __all__ = [
     "CubeSpec",
     "__version__",
     "build",
+    "checkout",
     "denormalize",
+    "describe",
     "diff",
     "info",
     "open",
+    "publish",
+    "pull",
     "retract",
     "verify",
 ]
@@ -35,12 +42,16 @@ _HOMES = {
     "BuildReport": "cellcube.run",
     "CubeSpec": "cellcube.spec",
     "build": "cellcube.run",
+    "checkout": "cellcube.publishing.checkout",
     "denormalize": "cellcube.inverse",
+    "describe": "cellcube.publishing.describe",
     "diff": "cellcube.versions",
     "info": "cellcube.dataset",
     "open": "cellcube.dataset",
+    "publish": "cellcube.publishing.publish",
+    "pull": "cellcube.publishing.checkout",
     "retract": "cellcube.versions",
-    "verify": "cellcube.publish.verify",
+    "verify": "cellcube.publishing.verify",
 }
 
 

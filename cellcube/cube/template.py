@@ -19,6 +19,8 @@ from cellcube.pixels import stored_scale
 
 # Rows of a coordinate in one object, about: a build rewrites at most one that was there before.
 COORDINATE_ROWS = 65_536
+# Where shards of pixels are small, an object holds fewer rows: its index would be larger than they are.
+COORDINATE_CHUNKS = 64
 
 # Along cells: name -> type, in every cube.
 _ALWAYS = {
@@ -166,7 +168,7 @@ def metadata_documents(
 
 def coordinate_rows(layout: Layout) -> int:
     """Rows of a coordinate along cells in one object: whole shards of pixels."""
-    return layout.shard_cells * max(1, COORDINATE_ROWS // layout.shard_cells)
+    return layout.shard_cells * min(max(1, COORDINATE_ROWS // layout.shard_cells), COORDINATE_CHUNKS)
 
 
 def _compact(document: bytes) -> bytes:

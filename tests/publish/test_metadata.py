@@ -17,10 +17,10 @@ import cellcube
 from cellcube.demo.plates import DemoPlate
 from cellcube.errors import ArgumentError, DatasetNotFoundError
 from cellcube.location import Location
-from cellcube.publish.about import Published, encoding_format, read_published
-from cellcube.publish.crate import MOST_FOVS, MOST_IMAGES, ro_crate, web_address
-from cellcube.publish.croissant import croissant, data_type
-from cellcube.publish.licences import USUAL, check_licence, licence_url
+from cellcube.publishing.about import Published, encoding_format, read_published
+from cellcube.publishing.crate import MOST_FOVS, MOST_IMAGES, ro_crate, web_address
+from cellcube.publishing.croissant import croissant, data_type
+from cellcube.publishing.licences import USUAL, check_licence, licence_url
 
 DOI = "10.5281/zenodo.1234567"
 ORCID = "0000-0002-1825-0097"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -31,12 +32,12 @@ from cellcube.errors import (
 from cellcube.ledger import Claim
 from cellcube.location import Location
 from cellcube.manifest import read_objects
-from cellcube.publish.about import read_published
-from cellcube.publish.describe import describe
-from cellcube.publish.fitness import unclean
-from cellcube.publish.publish import publish
-from cellcube.publish.sync import MARK, copy_dataset
-from cellcube.publish.verify import verify
+from cellcube.publishing.about import read_published
+from cellcube.publishing.describe import describe
+from cellcube.publishing.fitness import unclean
+from cellcube.publishing.publish import publish
+from cellcube.publishing.sync import MARK, copy_dataset
+from cellcube.publishing.verify import verify
 
 Files = Callable[[Path], dict[str, bytes]]
 
@@ -103,10 +104,8 @@ def test_a_reader_of_the_target_sees_the_old_version_or_the_new_one(
 
         with monkeypatch.context() as patch:
             patch.setattr(Location, "write", dies)
-            try:
+            with contextlib.suppress(DatasetAccessError):
                 copy(tmp_path / "source", target, workers=1)
-            except DatasetAccessError as error:
-                assert "the machine is gone" in str(error)
         opened = cellcube.open(target)
         pixels = opened["cells"].values
         assert opened["cell_id"].size == len(pixels)
@@ -138,7 +137,7 @@ def test_a_copy_that_was_killed_does_not_copy_its_shards_again(
         copy(dataset, tmp_path / "copy", workers=1)
     with pytest.raises(DatasetNotFoundError, match="copy that was stopped"):
         publish(tmp_path / "copy")
-    first = {url for url in written if "/c/" in url and not url.endswith("max_z/c/2/0/0/0")}
+    first = {url for url in written if url.endswith("/0/0/0") and not url.endswith("max_z/c/2/0/0/0")}
     assert any("/cells/c/" in url for url in first)
     written.clear()
     monkeypatch.setattr(Location, "write", write)
@@ -237,7 +236,7 @@ def test_metadata_is_written_listed_and_copied(dataset: Path, tmp_path: Path, fi
     assert is_whole(tmp_path / "out")
     crate = json.loads((dataset / "ro-crate-metadata.json").read_text())
     croissant = json.loads((dataset / "croissant.json").read_text())
-    assert {"@id": "croissant.json"} in [each for each in _root(crate)["hasPart"]]
+    assert {"@id": "croissant.json"} in _root(crate)["hasPart"]
     assert croissant["name"] == "lab/nuclei"
     listed = read_objects(Location(str(dataset)), 2)["path"].tolist()
     assert {"ro-crate-metadata.json", "croissant.json", "versions.yaml"} <= set(listed)
@@ -249,6 +248,25 @@ def test_metadata_is_written_listed_and_copied(dataset: Path, tmp_path: Path, fi
     assert {path: path.stat().st_mtime_ns for path in dataset.rglob("*") if path.is_file()} == {
         path: mtime for path, mtime in before.items() if path.is_file()
     }
+
+
+def test_a_publication_that_was_killed_goes_on(dataset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    publish(dataset, progress=False)
+    describe(dataset, keywords=["new"])
+    write = Location.write
+
+    def dies(self: Location, data: bytes) -> None:
+        if self.url.endswith("ro-crate-metadata.json"):
+            raise OSError("the machine is gone")
+        write(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Location, "write", dies)
+        with pytest.raises(DatasetAccessError):
+            publish(dataset, progress=False)
+    assert not verify(dataset, progress=False).ok
+    publish(dataset, progress=False)
+    assert is_whole(dataset)
 
 
 def _root(crate: dict[str, Any]) -> dict[str, Any]:
@@ -301,7 +319,7 @@ def test_everything_that_is_missing_is_told_at_once(
 
 
 def test_an_unknown_voxel_size_is_refused_unless_it_is_allowed(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from cellcube.publish import fitness
+    from cellcube.publishing import fitness
 
     location = Location(str(dataset))
     state = read_state(location / "cube.zarr")
@@ -325,7 +343,7 @@ def test_a_damaged_dataset_is_not_published(dataset: Path, tmp_path: Path) -> No
 
 
 @pytest.fixture
-def code(tmp_path: Path) -> Iterator[Path]:
+def code(tmp_path: Path) -> Path:
     """A repository with a remote, in which builds are run."""
     remote, folder = tmp_path / "remote.git", tmp_path / "code"
     for command in (
@@ -340,7 +358,7 @@ def code(tmp_path: Path) -> Iterator[Path]:
     (folder / "make.py").write_text("pass\n")
     subprocess.run(["git", "-C", str(folder), "add", "."], check=True)
     subprocess.run(["git", "-C", str(folder), "commit", "-q", "-m", "First"], check=True)
-    yield folder
+    return folder
 
 
 def test_code_must_be_in_a_commit_that_was_pushed(
@@ -410,7 +428,8 @@ def test_a_store_that_answers_nothing_is_given_up(silent: int, monkeypatch: pyte
     assert time.monotonic() - started < 20
 
 
-def test_addresses_that_lead_nowhere_are_told(s3: dict[str, Any]) -> None:
+def test_addresses_that_lead_nowhere_are_told(s3: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellcube.cube.store.PATIENCE", 3.0)
     with pytest.raises(DatasetNotFoundError):
         publish("s3://bucket/nowhere", storage_options=s3)
     with pytest.raises((DatasetAccessError, DatasetNotFoundError)):
@@ -422,4 +441,4 @@ def test_addresses_that_lead_nowhere_are_told(s3: dict[str, Any]) -> None:
     started = time.monotonic()
     with pytest.raises(DatasetAccessError, match="Check the address"):
         publish("s3://bucket/nuclei", storage_options=refused)
-    assert time.monotonic() - started < 60
+    assert time.monotonic() - started < 30

@@ -19,8 +19,8 @@ from cellcube.demo.plates import DemoPlate
 from cellcube.errors import ArgumentError, DatasetBusyError
 from cellcube.ledger import Claim
 from cellcube.location import Location
-from cellcube.publish.repair import repair
-from cellcube.publish.verify import verify
+from cellcube.publishing.repair import repair
+from cellcube.publishing.verify import verify
 
 QUIET: dict[str, Any] = {"executor": 1, "progress": False}
 SHARD = "cube.zarr/cells/c/1/0/0/0/0"

@@ -22,7 +22,7 @@ from cellcube.errors import (
     DatasetNotFoundError,
 )
 from cellcube.location import Location
-from cellcube.publish.verify import VerifyReport, verify
+from cellcube.publishing.verify import VerifyReport, verify
 
 # One object of each kind, and whether the quick level sees what has the same size.
 KINDS = {

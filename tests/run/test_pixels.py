@@ -796,7 +796,7 @@ def test_names_of_representations_do_not_meet_others(screen: Screen, name: str) 
         assert cellcube.open("ds")["plate_x"].dims == ("cell", "c", "z", "y", "x")
         assert set(kept("ds")["plate_x"]) == {"P"}
         return
-    with pytest.raises(SpecError, match="is the name of something else in the cube|representations"):
+    with pytest.raises(SpecError, match=r"is the name of something else in the cube|representations"):
         cellcube.build(screen.table, "ds", **fields)
 
 

@@ -36,7 +36,7 @@ ORDER = [
     "geometry",
     "inverse",
     "gallery",
-    "publish",
+    "publishing",
     "export",
     "batches",
     "demo",

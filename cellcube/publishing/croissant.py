@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from cellcube.errors import ArgumentError
-from cellcube.publish.about import CELLS, CUBE, ZARR_FORMAT, Published, orcid_url
+from cellcube.publishing.about import CELLS, CUBE, ZARR_FORMAT, Published, orcid_url
 
 if TYPE_CHECKING:
     import pandas as pd

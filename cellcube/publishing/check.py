@@ -23,10 +23,10 @@ from cellcube.errors import (
 from cellcube.ledger import run_name, sha256_of
 from cellcube.location import Location
 from cellcube.manifest import CATALOG, OBJECTS
-from cellcube.publish.derived import check_derived
-from cellcube.publish.listing import DERIVED, ROOT_DOCUMENT, Listing, Problem, read_bytes, read_listing
-from cellcube.publish.names import CellNames
-from cellcube.publish.rescue import rescued_state
+from cellcube.publishing.derived import check_derived
+from cellcube.publishing.listing import DERIVED, ROOT_DOCUMENT, Listing, Problem, read_bytes, read_listing
+from cellcube.publishing.names import CellNames
+from cellcube.publishing.rescue import rescued_state
 from cellcube.run.commit import documents_of
 from cellcube.run.executors import available_cores
 

@@ -18,19 +18,19 @@ from cellcube.errors import ArgumentError, CellcubeError, DatasetBusyError
 from cellcube.ledger import Claim, read_run, sha256_of, table_bytes
 from cellcube.location import Location
 from cellcube.manifest import CATALOG, OBJECTS
-from cellcube.publish.check import Findings, Level, check
-from cellcube.publish.derived import regenerate
-from cellcube.publish.listing import (
+from cellcube.publishing.check import Findings, Level, check
+from cellcube.publishing.derived import regenerate
+from cellcube.publishing.listing import (
     ROOT_DOCUMENT,
     Problem,
     is_of_runs,
     parsed_objects,
     read_bytes,
 )
-from cellcube.publish.names import CellNames
-from cellcube.publish.rebuild import Broken, Cells, Made, Sources, rebuild, spec_of
-from cellcube.publish.rescue import rescued_state
-from cellcube.publish.run_tables import candidates
+from cellcube.publishing.names import CellNames
+from cellcube.publishing.rebuild import Broken, Cells, Made, Sources, rebuild, spec_of
+from cellcube.publishing.rescue import rescued_state
+from cellcube.publishing.run_tables import candidates
 from cellcube.run.commit import documents_of
 from cellcube.run.executors import Workers
 from cellcube.run.target import WORK

@@ -12,8 +12,8 @@ from cellcube.errors import CellcubeError
 from cellcube.ledger import run_name
 from cellcube.location import Location
 from cellcube.manifest import CELLS, FOVS, OBJECTS, OUTCOMES
-from cellcube.publish.listing import Listing, is_of_runs, parse_table, read_bytes, run_table
-from cellcube.publish.rebuild import Cells
+from cellcube.publishing.listing import Listing, is_of_runs, parse_table, read_bytes, run_table
+from cellcube.publishing.rebuild import Cells
 from cellcube.spec import CubeSpec
 from cellcube.splits import assign_split
 

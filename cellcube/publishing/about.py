@@ -12,7 +12,7 @@ from cellcube.errors import ArgumentError, DatasetNotFoundError
 from cellcube.ledger import read_run
 from cellcube.location import Location
 from cellcube.manifest import column_descriptions, read_cells, read_outcomes
-from cellcube.publish.licences import check_licence, licence_url
+from cellcube.publishing.licences import check_licence, licence_url
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from cellcube.ledger import read_run, run_name, sha256_of
 from cellcube.location import Location
 from cellcube.manifest import CATALOG
 from cellcube.plan.layout import coordinate_type
-from cellcube.publish.listing import ROOT_DOCUMENT, Listing, run_table
+from cellcube.publishing.listing import ROOT_DOCUMENT, Listing, run_table
 from cellcube.run.commit import common_voxel_size, documents_of, manifest_coordinates, windows_of
 from cellcube.spec import CubeSpec
 

@@ -12,7 +12,7 @@ from cellcube.cube import CubeState
 from cellcube.errors import CellcubeError, DatasetDamagedError
 from cellcube.location import Location
 from cellcube.manifest import CELLS, read_retracted
-from cellcube.publish.listing import parse_table, read_bytes, run_table
+from cellcube.publishing.listing import parse_table, read_bytes, run_table
 from cellcube.run.commit import documents_of, manifest_coordinates
 
 

@@ -12,9 +12,9 @@ import pandas as pd
 
 from cellcube.errors import ArgumentError
 from cellcube.location import Location
-from cellcube.publish.check import Findings, Level, check
-from cellcube.publish.listing import Problem
-from cellcube.publish.repair import repair as repair_dataset
+from cellcube.publishing.check import Findings, Level, check
+from cellcube.publishing.listing import Problem
+from cellcube.publishing.repair import repair as repair_dataset
 from cellcube.run.report import human_bytes
 
 _SHOWN_PROBLEMS = 20

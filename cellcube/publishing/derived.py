@@ -13,7 +13,7 @@ from cellcube.errors import CellcubeError
 from cellcube.ledger import fold_outcomes
 from cellcube.location import Location
 from cellcube.manifest import CARD, CATALOG, CELLS, FOVS, OUTCOMES, catalog, write_manifest
-from cellcube.publish.listing import (
+from cellcube.publishing.listing import (
     Listing,
     Problem,
     parse_table,

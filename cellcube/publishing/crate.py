@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-from cellcube.publish.about import CELLS, CUBE, RUNS, UNFINISHED, ZARR_FORMAT, Published, encoding_format, orcid_url
+from cellcube.publishing.about import CELLS, CUBE, RUNS, UNFINISHED, ZARR_FORMAT, Published, encoding_format, orcid_url
 from cellcube.urls import is_remote
 
 RO_CRATE = "ro-crate-metadata.json"

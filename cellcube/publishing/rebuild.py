@@ -18,7 +18,7 @@ from cellcube.cube import CubeState, Layout, ShardPart
 from cellcube.errors import CellcubeError, SpecChangedError, SpecError
 from cellcube.location import Location
 from cellcube.plan import Fit, Job, fov_tasks, lightings, make_jobs
-from cellcube.publish.listing import run_table
+from cellcube.publishing.listing import run_table
 from cellcube.run.executors import Workers
 from cellcube.run.job import run_job
 from cellcube.run.result import JobContext
