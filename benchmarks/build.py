@@ -5,6 +5,9 @@
 Floor and build alternate in one run, each in a process of its own; figures are medians. The floor reads each FOV once
 with tifffile, slices, takes histogram percentiles, and writes shards with zarr on the zarrs pipeline: no validation,
 no outcomes, no manifest, no provenance, no resume, no catalog. Writes benchmarks/results/build.json.
+
+Below each build stand the µs that its stages take of the wall time of a cell: those of jobs over the number of workers,
+and as `rest` what none of them accounts for (planning, the start of workers, tables).
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import tempfile
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -155,7 +159,7 @@ def run_floor(folder: Path, out: Path, fovs: int, workers: int) -> None:
         list(pool.map(floor_fovs, parts))
 
 
-def run_cellcube(folder: Path, out: Path, case: str, workers: int) -> None:
+def run_cellcube(folder: Path, out: Path, case: str, workers: int) -> dict[str, float]:
     import cellcube
 
     fields = CASES[case]
@@ -163,11 +167,14 @@ def run_cellcube(folder: Path, out: Path, case: str, workers: int) -> None:
         folder / "cells.csv", out / "dataset", executor=workers, shape=fields["crop"], projections=fields["projections"]
     )
     assert report.failed == 0, str(report)
-    print(json.dumps(report.stages), file=sys.stderr)
+    return {name: value if name in ("pack", "commit") else value / workers for name, value in report.stages.items()}
 
 
-def one(what: str, case: str, folder: Path, fovs: int, workers: int) -> dict[str, float]:
-    """Run one side in a process of its own: seconds without the start of Python, peak memory of it and its workers."""
+def one(what: str, case: str, folder: Path, fovs: int, workers: int) -> dict[str, Any]:
+    """Run one side in a process of its own.
+
+    Gives seconds without the start of Python, peak memory of it and its workers, and seconds by stage.
+    """
     out = Path(tempfile.mkdtemp(dir=folder.parent))
     environment = {**os.environ, "BENCHMARK_CASE": case}
     command = [sys.executable, __file__, "--side", what, "--case", case, "--folder", str(folder), "--out", str(out)]
@@ -188,17 +195,36 @@ def side(options: argparse.Namespace) -> None:
 
     if options.side == "cellcube":
         from cellcube.run import build  # noqa: F401
+    stages = {}
     start = time.perf_counter()
     if options.side == "floor":
         run_floor(options.folder, options.out, options.fovs, options.workers[0])
     else:
-        run_cellcube(options.folder, options.out, options.case, options.workers[0])
+        stages = run_cellcube(options.folder, options.out, options.case, options.workers[0])
     seconds = time.perf_counter() - start
     status = Path("/proc/self/status").read_text()
     memory = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
     if options.workers[0] > 1:
         memory += options.workers[0] * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    print(json.dumps({"seconds": seconds, "memory_mb": memory / 1024}))
+    print(json.dumps({"seconds": seconds, "memory_mb": memory / 1024, "stages": stages}))
+
+
+def per_cell(runs: list[dict[str, Any]], cells: int) -> dict[str, float]:
+    """Medians of the µs a cell by stage."""
+    found = {name: statistics.median(run["stages"][name] for run in runs) / cells * 1e6 for name in runs[0]["stages"]}
+    return {**found, "rest": statistics.median(run["seconds"] for run in runs) / cells * 1e6 - sum(found.values())}
+
+
+def told(stages: dict[str, float]) -> str:
+    """The µs by stage as text, and whether what is made of pixels costs less than keeping it."""
+    made, kept = ("select", "measure", "normalize"), ("encode", "write", "pack")
+    sums = [sum(stages[name] for name in names) for names in (made, kept)]
+    return (
+        "      µs a cell: "
+        + ", ".join(f"{name} {value:.0f}" for name, value in stages.items())
+        + f"\n      {' + '.join(made)} {sums[0]:.0f} is {'less' if sums[0] < sums[1] else 'not less'} than "
+        + f"{' + '.join(kept)} {sums[1]:.0f}; without measure {sums[0] - stages['measure']:.0f}"
+    )
 
 
 def main() -> None:
@@ -224,7 +250,7 @@ def main() -> None:
             cells = options.fovs * CASES[case]["cells"]
             megabytes = cells * CASES[case]["channels"] * math.prod(CASES[case]["crop"]) * 2 / 1e6
             for workers in options.workers:
-                runs: dict[str, list[dict[str, float]]] = {"floor": [], "cellcube": []}
+                runs: dict[str, list[dict[str, Any]]] = {"floor": [], "cellcube": []}
                 for _ in range(options.rounds):
                     for what, found in runs.items():
                         found.append(one(what, case, folder, options.fovs, workers))
@@ -235,12 +261,15 @@ def main() -> None:
                     ratio = statistics.median(ratios) if what == "cellcube" else 1.0
                     row = {"case": case, "workers": workers, "what": what, "cells_per_s": cells / seconds}
                     row |= {"mb_per_s": megabytes / seconds, "memory_mb": memory, "of_floor": ratio}
+                    if what == "cellcube":
+                        row["us_per_cell"] = per_cell(found, cells)
                     results.append(row)
                     print(
                         f"{case:<5} {workers:>7} {what:<9} {cells / seconds:>9.0f} {megabytes / seconds:>8.1f} "
                         f"{memory:>8.0f} {ratio:>9.2f}",
                         flush=True,
                     )
+                print(told(row["us_per_cell"]), flush=True)
     target = Path(__file__).parent / "results" / "build.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(results, indent=1))

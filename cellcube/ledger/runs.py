@@ -32,7 +32,10 @@ def table_bytes(frame: pd.DataFrame, metadata: Mapping[str, Any] | None = None) 
     fields = [
         pa.field(each.name, pa.string() if pa.types.is_large_string(each.type) else each.type) for each in table.schema
     ]
-    noted = {**(table.schema.metadata or {}), b"cellcube": json.dumps(dict(metadata or {})).encode()}
+    noted = {b"cellcube": json.dumps(dict(metadata or {})).encode()}
+    if any(str(kind) == "Int64" for kind in frame.dtypes):
+        # Whole numbers with gaps come back as such only by this; it is larger than a small table.
+        noted.update(table.schema.metadata or {})
     buffer = io.BytesIO()
     pq.write_table(table.cast(pa.schema(fields, metadata=noted)), buffer, compression="zstd")
     return buffer.getvalue()
