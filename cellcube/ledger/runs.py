@@ -17,6 +17,9 @@ RunTable = Literal["outcomes", "cells", "fovs", "table", "retracted", "objects"]
 OUTCOME_COLUMNS = ("cell_id", "fov_id", "label", "status", "reason", "run")
 
 
+_SHORT_TABLE = 10_000
+
+
 def run_name(version: int) -> str:
     """The file name of a run without its suffix."""
     return f"{version:06d}"
@@ -37,7 +40,11 @@ def table_bytes(frame: pd.DataFrame, metadata: Mapping[str, Any] | None = None) 
         # Whole numbers with gaps come back as such only by this; it is larger than a small table.
         noted.update(table.schema.metadata or {})
     buffer = io.BytesIO()
-    pq.write_table(table.cast(pa.schema(fields, metadata=noted)), buffer, compression="zstd")
+    # Statistics help to skip parts of a long table, and are a quarter of a short one.
+    statistics = len(frame) > _SHORT_TABLE
+    pq.write_table(
+        table.cast(pa.schema(fields, metadata=noted)), buffer, compression="zstd", write_statistics=statistics
+    )
     return buffer.getvalue()
 
 
