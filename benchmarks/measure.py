@@ -42,7 +42,7 @@ def parts_of(case: str) -> dict[str, Callable[[], object]]:
     pixels = volumes[(slice(None), *around.slices)]
     within = tuple(slice(a - b, c - b) for a, c, b in zip(box.start, box.stop, around.start, strict=True))
     inside = labels[within] == 3
-    values = pixels[(slice(None), *within)].astype(np.float32)
+    values = pixels[(slice(None), *within)]
     background = np.stack([channel[labels == 0] for channel in pixels])
     saturation = [65535.0] * len(names)
     return {
