@@ -19,12 +19,14 @@ if TYPE_CHECKING:
     from cellcube.publishing.verify import verify
     from cellcube.run import BuildReport, build
     from cellcube.spec import CubeSpec
+    from cellcube.training.loader import batches
     from cellcube.versions import diff, retract
 
 __all__ = [
     "BuildReport",
     "CubeSpec",
     "__version__",
+    "batches",
     "build",
     "checkout",
     "denormalize",
@@ -41,6 +43,7 @@ __all__ = [
 _HOMES = {
     "BuildReport": "cellcube.run",
     "CubeSpec": "cellcube.spec",
+    "batches": "cellcube.training.loader",
     "build": "cellcube.run",
     "checkout": "cellcube.publishing.checkout",
     "denormalize": "cellcube.inverse",

@@ -38,7 +38,7 @@ ORDER = [
     "gallery",
     "publishing",
     "export",
-    "batches",
+    "training",
     "demo",
     "cli",
     "testing",
