@@ -211,8 +211,6 @@ class _Run:
                         row[column] = public_url(value) if isinstance(value, str) else value
                 row.update((name, given[name]) for name in (*context.metadata, "split") if name in given)
                 row.update(field.measure(cell))
-                if row["truncated_fraction"] == 1:
-                    raise CellError("The crop holds no voxel of the cell.")
                 if self.spec.measure is not None:
                     row.update(self._by_function(self.spec.measure, field, cell, row))
                 measured.append((row, cell))

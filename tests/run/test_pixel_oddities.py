@@ -177,7 +177,7 @@ def test_images_of_any_type(table: pd.DataFrame, write: Write, kind: str, size: 
         assert dataset["raw"].dtype == given.dtype
 
 
-def test_a_crop_that_lost_its_cell_is_no_crop(tmp_path: Path) -> None:
+def test_a_crop_that_lost_its_cell_says_so(tmp_path: Path) -> None:
     labels = np.zeros((200, 200), np.uint16)
     y, x = np.mgrid[:200, :200]
     labels[(np.abs(y - x) < 2) & (y < 7)] = 1
@@ -186,8 +186,11 @@ def test_a_crop_that_lost_its_cell_is_no_crop(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "l.tif", labels)
     table = pd.DataFrame({"cell_id": ["a"], "fov_path": ["f.tif"], "label_path": ["l.tif"], "label": [1]})
     fields: dict[str, Any] = {"shape": (1, 48, 48), "align": "major_axis", "executor": 1, "progress": False}
-    report = cellcube.build(table, tmp_path / "ds", edge="shift", **fields)
-    assert report.failed == 1
+    cellcube.build(table, tmp_path / "ds", edge="shift", **fields)
+    assert pd.read_parquet(tmp_path / "ds" / "cells.parquet")["truncated_fraction"].tolist() == [1.0]
+    report = cellcube.build(table, tmp_path / "dropped", edge="shift", drop="truncated_fraction == 1", **fields)
+    assert report.dropped == 1
+    report = cellcube.build(table, tmp_path / "masked", edge="shift", mask="label", **fields)
     assert "no voxel of the cell" in report.outcomes["reason"][0]
 
 
