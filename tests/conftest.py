@@ -16,6 +16,16 @@ hypothesis.settings.register_profile("cellcube", deadline=None)
 hypothesis.settings.load_profile("cellcube")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _folders_of_programs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Settings and caches of other libraries stay in a folder of the tests: Quilt looks for them at its import."""
+    patch = pytest.MonkeyPatch()
+    for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME"):
+        patch.setenv(name, str(tmp_path_factory.mktemp(name)))
+    yield
+    patch.undo()
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real microscopy images."""

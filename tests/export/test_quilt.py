@@ -31,15 +31,12 @@ from cellcube.export.quilt_files import sanitized
 
 
 @pytest.fixture(scope="session")
-def quilt3(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Quilt, whose settings and caches are in a folder of the tests: it looks for them when it is imported."""
-    assert "quilt3" not in sys.modules
-    patch = pytest.MonkeyPatch()
-    for name in ("XDG_DATA_HOME", "XDG_CACHE_HOME"):
-        patch.setenv(name, str(tmp_path_factory.mktemp(name)))
+def quilt3() -> Any:
+    """Quilt, whose settings and caches are in a folder of the tests."""
     import quilt3
+    from quilt3.util import BASE_PATH
 
-    patch.undo()
+    assert Path(os.environ["XDG_DATA_HOME"]) in Path(BASE_PATH).parents
     return quilt3
 
 
