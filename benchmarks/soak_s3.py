@@ -123,7 +123,8 @@ def main() -> None:
             fsspec.filesystem("s3", **options).put(f"{folder}/plate", "images/plate", recursive=True)
         fields: dict[str, Any] = {
             "name": "lab/soak", "channels": ["DNA", "ER"], "shape": (1, 64, 64), "licence": "CC0-1.0",
-            "description": "x", "authors": ["A B"], "storage": {"shard_mb": 16}, "progress": False, "storage_options": options,
+            "description": "x", "authors": ["A B"], "storage": {"shard_mb": 16}, "progress": False,
+            "storage_options": options,
         }  # fmt: skip
         root = "s3://private/soak"
         with timed("build, first half"):
