@@ -93,7 +93,7 @@ def kept(root: str | Path) -> pd.DataFrame:
 # --- geometry -----------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     depth=st.sampled_from([1, 4]),
     shape=st.tuples(st.integers(1, 6), st.integers(3, 30), st.integers(3, 30)),
@@ -136,7 +136,7 @@ def _inside(ranges: Any, shape: Any) -> Any:
     return [(a, b, c) for a in axes[0] for b in axes[1] for c in axes[2]]
 
 
-@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     depth=st.sampled_from([1, 6]),
     voxel=st.sampled_from([None, (None, 0.3, 0.3), (0.6, 0.45, 0.2), (1.1, 0.9, 0.9)]),
