@@ -74,7 +74,7 @@ def test_csv(tmp_path: Path) -> None:
         ("windows.csv", CSV.replace("\n", "\r\n").encode("utf-8-sig")),
         ("spaces.csv", CSV.replace(",", " , ", 5).encode()),
         ("blank-line.csv", b"\n" + CSV.replace(",", ";").encode()),
-        ("cells.csv.gz", gzip.compress(CSV.encode())),
+        ("cells.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
         ("no suffix", CSV.encode()),
     ],
 )
@@ -129,7 +129,7 @@ def test_an_index_with_a_name_is_a_column() -> None:
         (b"\x89PNG\r\n\x1a\n", "neither Parquet nor CSV"),
         (b"PK\x03\x04 a spreadsheet", "spreadsheet.*save it as CSV"),
         (b"PAR1 cut short", "neither CSV nor Parquet"),
-        (gzip.compress(CSV.encode())[:20], "neither CSV nor Parquet"),
+        (gzip.compress(CSV.encode(), mtime=0)[:20], "neither CSV nor Parquet"),
     ],
 )
 def test_not_a_table(tmp_path: Path, content: bytes, says: str) -> None:
