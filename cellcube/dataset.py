@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cellcube.cube import CubeState, read_state
-from cellcube.errors import DatasetNotFoundError, VersionNotFoundError
+from cellcube.cube import CubeState, existing_state
 from cellcube.ledger import read_run
 from cellcube.location import Location
 from cellcube.manifest import CATALOG, read_fovs, read_outcomes
@@ -18,13 +17,6 @@ from cellcube.run.report import human_bytes
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
-
-
-def _state(root: Location) -> CubeState:
-    state = read_state(root / "cube.zarr")
-    if state is None:
-        raise DatasetNotFoundError("There is no cellcube dataset.", path=root.url)
-    return state
 
 
 def open(
@@ -59,13 +51,8 @@ def open(
     from cellcube.cube.read import open_cube
 
     location = Location.of(root, storage_options)
-    state = _state(location)
-    if version is None:
-        version = state.version
-    elif not 1 <= version <= state.version:
-        raise VersionNotFoundError(
-            f"There is no version {version}; the dataset has 1 to {state.version}.", path=location.url
-        )
+    state = existing_state(location)
+    version = state.existing_version(version, location)
     retracted = state.retracted_at(version) > 0
     return open_cube(location / "cube.zarr", state.layout, version, state.count_at(version), retracted)
 
@@ -176,7 +163,7 @@ def info(root: str | os.PathLike[str], *, storage_options: Mapping[str, Any] | N
         Where there is no dataset.
     """
     location = Location.of(root, storage_options)
-    state = _state(location)
+    state = existing_state(location)
     outcomes = read_outcomes(location, state.version)
     lost = outcomes[outcomes["status"] != "kept"]
     reasons = (lost["status"] + ": " + lost["reason"]).value_counts().head(8)

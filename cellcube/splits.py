@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from cellcube.spec import Split
+from cellcube.tables import text_of
 
 
 def assign_split(frame: pd.DataFrame, split: Split) -> list[str]:
@@ -27,7 +28,7 @@ def assign_split(frame: pd.DataFrame, split: Split) -> list[str]:
     list of str
         One a row.
     """
-    columns = [[_text(value) for value in frame[name].tolist()] for name in split.by]
+    columns = [[text_of(value) for value in frame[name].tolist()] for name in split.by]
     known: dict[tuple[str, ...], str] = {}
     parts = []
     for group in zip(*columns, strict=True):
@@ -53,8 +54,3 @@ def _part(group: tuple[str, ...], split: Split) -> str:
             return name
     # The fractions sum to 1 but for rounding.
     return names[-1]
-
-
-def _text(value: object) -> str:
-    """The same text for 3 and 3.0: a table with gaps holds whole numbers as floats."""
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from cellcube.errors import TableError
+from cellcube.errors import CellcubeError, TableError
 from cellcube.location import Location
 from cellcube.urls import public_url
 
@@ -154,6 +155,61 @@ def optional_names(values: pd.Series) -> pd.Series:
     return optional_text(values)
 
 
+def is_in(values: pd.Series, others: pd.Series) -> npt.NDArray[np.bool_]:
+    """Which texts are among others, each taken once: pandas' `isin` makes a scalar of every one of millions.
+
+    Parameters
+    ----------
+    values, others : Series of str
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+        One for each of `values`.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    text = pa.large_string()
+    return np.asarray(pc.is_in(pa.array(values, text), value_set=pa.array(others, text)), bool)
+
+
+def text_of(value: object) -> str:
+    """The same text for 3 and 3.0: a table with gaps holds whole numbers as floats."""
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def rows_that_meet(
+    frame: pd.DataFrame, condition: str, field: str, error: type[CellcubeError]
+) -> npt.NDArray[np.bool_]:
+    """Which rows meet a condition in pandas' query syntax, which sees the columns and nothing else.
+
+    Parameters
+    ----------
+    frame : DataFrame
+        One row a cell.
+    condition : str
+    field : str
+        What the condition was given as, for errors.
+    error : type
+        Of what is raised where it cannot be evaluated to true or false.
+
+    Returns
+    -------
+    ndarray of bool, shape (n,)
+    """
+    try:
+        met = np.asarray(frame.eval(condition, engine="python", local_dict={}, global_dict={}))
+    except Exception as cause:  # what the parser and the operators of the condition raise
+        raise error(
+            f"{field}: the condition {condition!r} cannot be evaluated: {cause}.",
+            remedy=f"Columns are {', '.join(map(str, frame.columns))}.",
+        ) from cause
+    if met.dtype != bool or met.shape != (len(frame),):
+        raise error(f"{field}: the condition {condition!r} is not true or false for each cell.")
+    return met
+
+
 def _stem(path: str) -> str:
     name = path.rstrip("/").replace("\\", "/").rpartition("/")[2].partition("?")[0]
     base, _, _ = name.rpartition(".")
@@ -170,7 +226,8 @@ def fov_ids(out: Mapping[str, Any], image: str) -> pd.Series:
     if len(set(stems.values())) < len(unique):
         # Identifiers are published: no signatures.
         stems = {path: public_url(path) for path in unique}
-    ids = paths.map(stems).astype(str)
+    codes, found = pd.factorize(paths)
+    ids = pd.Series([stems[path] for path in found], dtype=str).take(codes).set_axis(paths.index)
     for column, letter in (("scene", "s"), ("timepoint", "t")):
         if column in out:
             text = out[column].astype(str)

@@ -11,8 +11,8 @@ from typing import Any
 import pandas as pd
 
 from cellcube import cube as cubes
-from cellcube.cube import CubeState
-from cellcube.errors import ArgumentError, DatasetNotFoundError, VersionNotFoundError, did_you_mean
+from cellcube.cube import CubeState, existing_state
+from cellcube.errors import ArgumentError, did_you_mean
 from cellcube.ledger import (
     OUTCOME_COLUMNS,
     Claim,
@@ -97,9 +97,9 @@ def retract(
     if not wanted or not reason.strip():
         raise ArgumentError("Nothing can be retracted without cells and a reason.")
     location = Location.of(root, storage_options)
-    _state(location)
+    existing_state(location)
     with Claim(location / WORK / "claim.json", location.url):
-        state = _state(location)
+        state = existing_state(location)
         if not is_current(location, state):
             write_manifest(location, state)
         known = read_cells(location, state.version).set_index("cell_id")["position"]
@@ -279,12 +279,7 @@ class _Version:
     def of(cls, address: str | os.PathLike[str], storage_options: Mapping[str, Any] | None) -> _Version:
         root, version = split_version(address)
         location = Location.of(root, storage_options)
-        state = _state(location)
-        if version is not None and not 1 <= version <= state.version:
-            raise VersionNotFoundError(
-                f"There is no version {version}; the dataset has 1 to {state.version}.", path=location.url
-            )
-        return cls(location, state.version if version is None else version)
+        return cls(location, existing_state(location).existing_version(version, location))
 
     def cells(self) -> pd.DataFrame:
         return read_cells(self.root, self.version).set_index("cell_id")
@@ -303,13 +298,6 @@ def _retracted_until(root: Location, version: int) -> dict[str, str]:
         for frame in frames
         for name, reason in zip(frame["cell_id"], frame["reason"], strict=True)
     }
-
-
-def _state(root: Location) -> CubeState:
-    state = cubes.read_state(root / "cube.zarr")
-    if state is None:
-        raise DatasetNotFoundError("There is no cellcube dataset.", path=root.url)
-    return state
 
 
 def _some(cells: Sequence[str], most: int = 5) -> str:

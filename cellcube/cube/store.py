@@ -15,7 +15,13 @@ import pandas as pd
 from cellcube.cube.layout import ArrayLayout, Layout
 from cellcube.cube.shards import join_pieces
 from cellcube.cube.template import Documents, cell_coordinates, channel_coordinates, coordinate_rows
-from cellcube.errors import DatasetAccessError, DatasetDamagedError, DatasetFormatError
+from cellcube.errors import (
+    DatasetAccessError,
+    DatasetDamagedError,
+    DatasetFormatError,
+    DatasetNotFoundError,
+    VersionNotFoundError,
+)
 from cellcube.location import PATIENCE, Location
 from cellcube.urls import public_url
 
@@ -54,6 +60,22 @@ class CubeState:
                 "The dataset was written by an early version of cellcube, before its format was settled.",
                 remedy="Build it again.",
             ) from error
+
+    def existing_version(self, version: int | None, root: Location) -> int:
+        """A version that the dataset at a root has; the latest for None.
+
+        Raises
+        ------
+        VersionNotFoundError
+            Where there is no such version.
+        """
+        if version is None:
+            return self.version
+        if not 1 <= version <= self.version:
+            raise VersionNotFoundError(
+                f"There is no version {version}; the dataset has 1 to {self.version}.", path=public_url(root.url)
+            )
+        return version
 
     def count_at(self, version: int) -> int:
         """Cells that the builds up to a version added, from 1."""
@@ -117,6 +139,29 @@ def read_state(cube: Location) -> CubeState | None:
             remedy="Install a newer cellcube.",
         )
     return CubeState(attributes)
+
+
+def existing_state(root: Location, remedy: str | None = None) -> CubeState:
+    """The committed state of the dataset at a root.
+
+    Parameters
+    ----------
+    root : Location
+        Folder of the dataset.
+    remedy : str, optional
+        What the caller can do where there is none.
+
+    Raises
+    ------
+    DatasetNotFoundError
+        Where there is no dataset.
+    DatasetFormatError, DatasetDamagedError, DatasetAccessError
+        As of `read_state`.
+    """
+    state = read_state(root / "cube.zarr")
+    if state is None:
+        raise DatasetNotFoundError("There is no cellcube dataset.", path=public_url(root.url), remedy=remedy)
+    return state
 
 
 def write_shard(cube: Location, array: ArrayLayout, number: int, parts: Sequence[ShardPart]) -> tuple[str, int, str]:
@@ -194,8 +239,8 @@ def coordinate_chunks(
     first : int
         Place of the first new cell.
     rows : DataFrame
-        One row a new cell, with all columns of `cell_coordinates`, and of `channel_coordinates` as lists, one value a
-        channel.
+        One row a new cell, with all columns of `cell_coordinates`, and ``<name>_<channel>`` for each of
+        `channel_coordinates`.
     """
     import zarr
     from zarr.core.buffer import cpu
@@ -209,7 +254,7 @@ def coordinate_chunks(
         plain = rows[name].to_numpy()
         targets[name] = plain.astype(np.dtypes.StringDType()) if kind == "string" else plain.astype(kind)
     for name, path in channel_coordinates(layout).items():
-        targets[path] = np.array(rows[name].to_list(), "float64").reshape(len(rows), len(layout.channels))
+        targets[path] = rows[[f"{name}_{channel}" for channel in layout.channels]].to_numpy("float64")
     targets.update({f"{group}cell_id": targets["cell_id"] for group in groups})
     for path, data in targets.items():
         boundary, filled = divmod(first, coordinate_rows(layout))

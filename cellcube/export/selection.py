@@ -13,14 +13,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cellcube.cube import CubeState, read_state
+from cellcube.cube import CubeState, existing_state
 from cellcube.dataset import open as open_dataset
-from cellcube.errors import ArgumentError, DatasetDamagedError, DatasetNotFoundError, did_you_mean
+from cellcube.errors import ArgumentError, DatasetDamagedError, did_you_mean
 from cellcube.export.names import split_names
 from cellcube.inverse import denormalize
 from cellcube.location import Location
 from cellcube.manifest import column_descriptions, read_cells
 from cellcube.run.report import human_bytes
+from cellcube.tables import rows_that_meet
 from cellcube.urls import public_url
 
 if TYPE_CHECKING:
@@ -276,15 +277,13 @@ def select_cells(
     cellcube.errors.DatasetNotFoundError, cellcube.errors.VersionNotFoundError, cellcube.errors.DatasetDamagedError
     """
     location = Location.of(root, storage_options)
-    state = read_state(location / "cube.zarr")
-    if state is None:
-        raise DatasetNotFoundError("There is no cellcube dataset.", path=public_url(location.url))
+    state = existing_state(location)
+    version = state.existing_version(version, location)
     dataset = open_dataset(root, version, storage_options=storage_options)
-    version = state.version if version is None else version
     names = _channels(dataset, _checked_variable(dataset, variable), channels)
     cells = read_cells(location, version)
     if where is not None:
-        cells = cells[_meets(cells, where)]
+        cells = cells[rows_that_meet(cells, where, "where", ArgumentError)]
     if cells.empty:
         told = "The dataset has no cells." if where is None else f"No cell meets the condition {where!r}."
         raise ArgumentError(told, path=public_url(location.url))
@@ -304,19 +303,6 @@ def with_columns(frame: pd.DataFrame, added: Mapping[str, Any]) -> pd.DataFrame:
     """A copy of a manifest with more columns behind; its own of the same names become ``table_<name>``."""
     frame = frame.rename(columns={name: f"table_{name}" for name in added if name in frame})
     return pd.concat([frame, pd.DataFrame(dict(added), index=frame.index)], axis=1)
-
-
-def _meets(cells: pd.DataFrame, where: str) -> npt.NDArray[np.bool_]:
-    try:
-        met = np.asarray(cells.eval(where, engine="python"))
-    except Exception as error:
-        raise ArgumentError(
-            f"where: the condition {where!r} cannot be evaluated: {error}.",
-            remedy=f"Columns are {', '.join(map(str, cells.columns))}.",
-        ) from error
-    if met.dtype != bool or met.shape != (len(cells),):
-        raise ArgumentError(f"where: the condition {where!r} is not true or false for each cell.")
-    return met
 
 
 def _checked_variable(dataset: xr.Dataset, variable: str) -> str:

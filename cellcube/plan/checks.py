@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from cellcube.cells import CellTable
@@ -13,6 +14,7 @@ from cellcube.cube import Layout
 from cellcube.errors import SpecError, TableError, did_you_mean
 from cellcube.functions import UserFunction
 from cellcube.spec import CubeSpec, Pipeline
+from cellcube.tables import rows_that_meet
 
 
 def check_drop(spec: CubeSpec, table: CellTable, layout: Layout) -> None:
@@ -71,31 +73,15 @@ def _is_rule(pipeline: Pipeline) -> bool:
     return not isinstance(pipeline.mask, UserFunction)
 
 
-def meets_condition(frame: pd.DataFrame, condition: str, field: str = "drop") -> Any:
-    """Which rows meet a condition in pandas' query syntax.
-
-    Parameters
-    ----------
-    frame : DataFrame
-    condition : str
-    field : str
-        Of the spec, for errors.
+def meets_condition(frame: pd.DataFrame, condition: str, field: str = "drop") -> npt.NDArray[np.bool_]:
+    """Which rows meet a condition of a field of the spec, as `cellcube.tables.rows_that_meet` says.
 
     Raises
     ------
     SpecError
         Where it cannot be evaluated to true or false.
     """
-    try:
-        met = np.asarray(frame.eval(condition, engine="python"))
-    except Exception as error:
-        raise SpecError(
-            f"{field}: the condition {condition!r} cannot be evaluated: {error}.",
-            remedy=f"Columns are {', '.join(map(str, frame.columns))}.",
-        ) from error
-    if met.dtype != bool or met.shape != (len(frame),):
-        raise SpecError(f"{field}: the condition {condition!r} is not true or false for each cell.")
-    return met
+    return rows_that_meet(frame, condition, field, SpecError)
 
 
 def check_same_cells(before: pd.DataFrame, frame: pd.DataFrame) -> None:

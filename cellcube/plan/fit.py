@@ -18,6 +18,7 @@ from cellcube.plan.jobs import FovTask
 from cellcube.plan.labels import FOV_ERRORS, FovError
 from cellcube.plan.survey import Survey
 from cellcube.spec import CubeSpec, Group, Method, plain, scope_of
+from cellcube.tables import text_of
 
 # [low, high] by representation, channel and group.
 Fitted = dict[str, dict[str, dict[str, list[float]]]]
@@ -97,7 +98,7 @@ class Fit:
                     ],
                 )
         first = self.frame[~fovs.duplicated()]
-        values = zip(*(first[name].map(_text) for name in by), strict=True) if by else ((),) * len(first)
+        values = zip(*(first[name].map(text_of) for name in by), strict=True) if by else ((),) * len(first)
         keys = {
             fov: json.dumps(list(value), ensure_ascii=False) for fov, value in zip(first["fov_id"], values, strict=True)
         }
@@ -180,7 +181,3 @@ class Fit:
 
 def _is_shared(scope: str | Group) -> bool:
     return isinstance(scope, Group) or scope == "dataset"
-
-
-def _text(value: object) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)

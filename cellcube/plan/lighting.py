@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,6 +11,7 @@ import numpy as np
 
 from cellcube.errors import ImageAccessError, ImageMismatchError, ImageNotFoundError
 from cellcube.images import ImageSource, open_image
+from cellcube.ledger import sha256_of
 from cellcube.location import Location
 from cellcube.pixels import Correction
 from cellcube.spec import CubeSpec
@@ -81,7 +81,7 @@ def lightings(spec: CubeSpec, base: str, storage_options: Mapping[str, Any] | No
 def _digest(source: ImageSource, what: str) -> str:
     location = Location(source.path, source.storage_options)
     try:
-        return hashlib.sha256(location.read()).hexdigest()
+        return sha256_of(location.read())
     except FileNotFoundError:
         raise ImageNotFoundError(f"There is no {what}.", path=source.path) from None
     except OSError as error:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cellcube.cube import CubeState, read_state
-from cellcube.errors import ArgumentError, DatasetNotFoundError
-from cellcube.ledger import read_run
+from cellcube.cube import CubeState, existing_state
+from cellcube.errors import ArgumentError
+from cellcube.ledger import read_run, sha256_of
 from cellcube.location import Location
 from cellcube.manifest import column_descriptions, read_cells, read_outcomes
 from cellcube.publishing.licences import check_licence, licence_url
@@ -147,14 +146,12 @@ def read_published(root: Location, url: str | None = None) -> Published:
     ------
     cellcube.errors.DatasetNotFoundError
     """
-    state = read_state(root / CUBE.rstrip("/"))
-    if state is None:
-        raise DatasetNotFoundError("There is no cellcube dataset.", path=root.url)
+    state = existing_state(root)
     cells = read_cells(root, state.version)
     files: dict[str, tuple[int, str | None]] = {}
     for path, size in sorted(root.sizes().items()):
         if not path.startswith(UNFINISHED):
-            digest = None if path.startswith(CUBE) else hashlib.sha256((root / path).read()).hexdigest()
+            digest = None if path.startswith(CUBE) else sha256_of((root / path).read())
             files[path] = (size, digest)
     counts = read_outcomes(root, state.version)["status"].value_counts()
     return Published(

@@ -17,7 +17,7 @@ from cellcube.location import Location
 from cellcube.manifest import CATALOG
 from cellcube.publishing.about import Published
 from cellcube.urls import protocol_of, public_options, public_url
-from cellcube.versioned import PlainDumper
+from cellcube.version_catalogs import PlainDumper
 
 # Seconds that a change waits for the changes of others, each of which takes less than one.
 WAIT_SECONDS = 60.0

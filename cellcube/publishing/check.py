@@ -18,14 +18,13 @@ from cellcube.errors import (
     DatasetDamagedError,
     DatasetError,
     DatasetFormatError,
-    DatasetNotFoundError,
 )
 from cellcube.ledger import run_name, sha256_of
 from cellcube.location import Location
 from cellcube.manifest import CATALOG, OBJECTS
+from cellcube.publishing.cell_names import CellNames
 from cellcube.publishing.derived import check_derived
 from cellcube.publishing.listing import DERIVED, ROOT_DOCUMENT, Listing, Problem, read_bytes, read_listing
-from cellcube.publishing.names import CellNames
 from cellcube.publishing.rescue import rescued_state
 from cellcube.run.commit import documents_of
 from cellcube.run.executors import available_cores
@@ -104,19 +103,21 @@ def check(root: Location, level: Level, progress: bool) -> Findings:
 
 
 def _without_list(root: Location, sizes: Mapping[str, int]) -> DatasetError:
-    if cubes.read_state(root / "cube.zarr") is not None:
+    parts = (path for path in sizes if path.startswith(("runs/", _STORE)))
+    committed = any(not path.startswith(f"{_STORE}{_UNFINISHED}") for path in parts)
+    # Where nothing is left that a commit wrote, there is no dataset.
+    state = cubes.read_state(root / "cube.zarr") if committed else cubes.existing_state(root)
+    if state is not None:
         return DatasetFormatError(
             "The dataset does not list its objects: it was built before datasets did.",
             path=root.url,
             remedy="Build it again with this version of cellcube; until then only copies can be compared.",
         )
-    if any(path.startswith(("runs/", _STORE)) for path in sizes if not path.startswith(f"{_STORE}{_UNFINISHED}")):
-        return DatasetDamagedError(
-            "Neither the cube's metadata nor a list of objects is there.",
-            path=(root / ROOT_DOCUMENT).url,
-            remedy="Copy the dataset again; a first build that was interrupted is continued by the same call.",
-        )
-    return DatasetNotFoundError("There is no cellcube dataset.", path=root.url)
+    return DatasetDamagedError(
+        "Neither the cube's metadata nor a list of objects is there.",
+        path=(root / ROOT_DOCUMENT).url,
+        remedy="Copy the dataset again; a first build that was interrupted is continued by the same call.",
+    )
 
 
 @dataclass

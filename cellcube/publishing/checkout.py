@@ -23,7 +23,6 @@ from cellcube.errors import (
     CellcubeError,
     DatasetAccessError,
     DatasetDivergedError,
-    VersionNotFoundError,
 )
 from cellcube.ledger import (
     Claim,
@@ -45,6 +44,7 @@ from cellcube.publishing.sync import CopyReport, copy_dataset, readable
 from cellcube.run.commit import commit_version, manifest_coordinates
 from cellcube.run.report import human_bytes
 from cellcube.run.target import WORK, find_dataset
+from cellcube.tables import rows_that_meet
 from cellcube.urls import is_remote, public_options, public_url
 
 # Where a copy remembers what it is a copy of. Not part of the dataset: it does not go along with copies of the copy.
@@ -141,11 +141,7 @@ def checkout(
         return CheckoutReport(
             public_url(target.url), copied.source, state.version, state.visible, copied.copied_bytes, copied.seconds
         )
-    version = state.version if version is None else version
-    if not 1 <= version <= state.version:
-        raise VersionNotFoundError(
-            f"There is no version {version}; the dataset has 1 to {state.version}.", path=public_url(origin.url)
-        )
+    version = state.existing_version(version, origin)
     cells = _chosen(read_cells(origin, version), where, origin)
     about = _source(origin, state, version, where, len(cells))
     there = find_dataset(target)
@@ -238,16 +234,7 @@ def _remember(origin: Location, target: Location) -> None:
 
 def _chosen(cells: pd.DataFrame, where: str | None, origin: Location) -> pd.DataFrame:
     if where is not None:
-        try:
-            meets = cells.eval(where, engine="python", local_dict={}, global_dict={})
-        except Exception as error:  # pandas raises what the condition's parser and operators raise
-            raise ArgumentError(
-                f"The condition {where!r} cannot be evaluated: {type(error).__name__}: {error}.",
-                remedy=f"The manifest has {', '.join(map(str, cells.columns[:20]))}, …",
-            ) from error
-        if not isinstance(meets, pd.Series) or meets.dtype.kind != "b":
-            raise ArgumentError(f"The condition {where!r} is not true or false for each cell.")
-        cells = cells[meets]
+        cells = cells[rows_that_meet(cells, where, "where", ArgumentError)]
     if cells.empty:
         told = "The version has no cells." if where is None else f"No cell meets the condition {where!r}."
         raise ArgumentError(told, path=public_url(origin.url))

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from cellcube.cube import CubeState, read_state
-from cellcube.errors import ArgumentError, DatasetNotFoundError
+from cellcube.cube import CubeState, existing_state
+from cellcube.errors import ArgumentError
 from cellcube.ledger import OUTCOME_COLUMNS, Claim, Recorder, RunTable, calling_script, code_of, environment
 from cellcube.location import Location
 from cellcube.manifest import is_current, write_manifest
@@ -67,9 +67,9 @@ def describe(
     checked = CubeSpec(**fields).to_dict()
     new = {name: checked[name] for name in fields}
     location = Location.of(root, storage_options)
-    _state(location)
+    existing_state(location)
     with Claim(location / WORK / "claim.json", public_url(location.url)):
-        state = _state(location)
+        state = existing_state(location)
         if not is_current(location, state):
             write_manifest(location, state)
         changed = {name: value for name, value in new.items() if state.attributes["spec"].get(name) != value}
@@ -105,10 +105,3 @@ def _commit(root: Location, state: CubeState, changed: Mapping[str, Any], identi
     entry = {"cells": state.count, "retracted": state.retracted_at(state.version)}
     attributes = {**state.attributes, **own, "spec": spec}
     return commit_version(Recorder(root), attributes, entry, record, tables, lambda cube, documents: {})
-
-
-def _state(root: Location) -> CubeState:
-    state = read_state(root / "cube.zarr")
-    if state is None:
-        raise DatasetNotFoundError("There is no cellcube dataset.", path=public_url(root.url))
-    return state

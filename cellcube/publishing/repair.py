@@ -18,6 +18,7 @@ from cellcube.errors import ArgumentError, CellcubeError, DatasetBusyError
 from cellcube.ledger import Claim, read_run, sha256_of, table_bytes
 from cellcube.location import Location
 from cellcube.manifest import CATALOG, OBJECTS
+from cellcube.publishing.cell_names import CellNames
 from cellcube.publishing.check import Findings, Level, check
 from cellcube.publishing.derived import regenerate
 from cellcube.publishing.listing import (
@@ -27,7 +28,6 @@ from cellcube.publishing.listing import (
     parsed_objects,
     read_bytes,
 )
-from cellcube.publishing.names import CellNames
 from cellcube.publishing.rebuild import Broken, Cells, Made, Sources, rebuild, spec_of
 from cellcube.publishing.rescue import rescued_state
 from cellcube.publishing.run_tables import candidates

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,14 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
-from cellcube.cube import CubeState, read_state
+from cellcube.cube import CubeState, existing_state
 from cellcube.errors import (
     ArgumentError,
     CellcubeError,
     DatasetAccessError,
     DatasetDamagedError,
     DatasetDivergedError,
-    DatasetNotFoundError,
 )
 from cellcube.ledger import Claim, as_objects, run_name, sha256_of
 from cellcube.location import Location
@@ -154,14 +152,11 @@ def readable(root: Location) -> CubeState:
     ------
     cellcube.errors.DatasetNotFoundError, cellcube.errors.DatasetDamagedError
     """
-    state = read_state(root / "cube.zarr")
-    if state is None:
-        raise DatasetNotFoundError(
-            "There is no cellcube dataset.",
-            path=public_url(root.url),
-            remedy="Check the address: a root is the folder that holds catalog.yaml. A copy that was stopped there "
-            "must be made again.",
-        )
+    state = existing_state(
+        root,
+        remedy="Check the address: a root is the folder that holds catalog.yaml. A copy that was stopped there "
+        "must be made again.",
+    )
     if not is_current(root, state):
         raise DatasetDamagedError(
             f"{CATALOG} does not tell of version {state.version}: a build or a copy was stopped, or is under way.",
@@ -299,7 +294,7 @@ class _Copy:
             data = (self.source / path).read()
         except FileNotFoundError as error:
             raise DatasetDamagedError(f"The object {path} is missing.", path=public_url(self.source.url)) from error
-        if len(data) != size or hashlib.sha256(data).hexdigest() != digest:
+        if len(data) != size or sha256_of(data) != digest:
             raise DatasetDamagedError(
                 f"The object {path} is not what the build wrote ({len(data):,} bytes, expected {size:,}).",
                 path=public_url(self.source.url),

@@ -22,7 +22,6 @@ from cellcube.export import to_hugging_face, to_png
 
 @pytest.fixture
 def datasets(monkeypatch: pytest.MonkeyPatch) -> Any:
-    pytest.importorskip("datasets")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import datasets

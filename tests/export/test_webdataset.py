@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import webdataset as wds
 
 import cellcube
 from cellcube import errors
@@ -58,7 +59,6 @@ def test_cells_are_in_the_tar_files_of_their_split(flat: Path, unchanged) -> Non
 
 
 def test_webdataset_reads_them(volume: Path) -> None:
-    wds = pytest.importorskip("webdataset")
     to_webdataset(volume, "out", cells_per_tar=3, mask=True, progress=False)
     tars = sorted(map(str, Path("out").glob("cells-*.tar")))
     assert len(tars) == 3

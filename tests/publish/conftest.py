@@ -1,4 +1,4 @@
-"""A dataset with two versions, made once and copied for each test."""
+"""Datasets with two versions, made once and copied for each test."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from damage import build_two, restore, table_of, tree
 from published import COMMON, FIRST
 
 import cellcube
@@ -53,3 +54,24 @@ def files() -> Callable[[Path], dict[str, bytes]]:
         return {path: data for path, data in found.items() if not path.startswith(".cellcube")}
 
     return read
+
+
+@pytest.fixture(scope="session")
+def good_cells(plate: DemoPlate) -> pd.DataFrame:
+    """The cells of the good FOVs."""
+    return table_of(plate)
+
+
+@pytest.fixture(scope="session")
+def undamaged(good_cells: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """All files, by path, of a dataset that is to be damaged."""
+    root = tmp_path_factory.mktemp("undamaged") / "ds"
+    build_two(good_cells, root)
+    return tree(root)
+
+
+@pytest.fixture
+def root(undamaged: dict[str, bytes], tmp_path: Path) -> Path:
+    """A dataset that a test may damage."""
+    restore(tmp_path / "ds", undamaged)
+    return tmp_path / "ds"

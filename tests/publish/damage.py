@@ -24,6 +24,34 @@ FIELDS: dict[str, Any] = {
 }
 FIRST = 8
 
+# One object of each kind, and whether the quick level sees what has the same size.
+KINDS = {
+    "cube.zarr/cells/c/1/0/0/0/0": False,
+    "cube.zarr/raw/raw/c/0/0/0/0/0": False,
+    "cube.zarr/max_z/max_z/c/2/0/0/0": False,
+    "cube.zarr/labels/mask/mask/c/1/0/0/0": False,
+    "cube.zarr/cell_id/c/0": False,
+    "cube.zarr/labels/mask/cell_id/c/0": False,
+    "cube.zarr/norm_low/c/0/0": False,
+    "cube.zarr/raw/clipped/c/0/0": False,
+    "cube.zarr/treatment/c/0": False,
+    "cube.zarr/max_z/c/c/0": False,
+    "cube.zarr/zarr.json": True,
+    "cube.zarr/cells/zarr.json": True,
+    "cube.zarr/labels/zarr.json": True,
+    "runs/000001.json": True,
+    "runs/000001.cells.parquet": True,
+    "runs/000002.outcomes.parquet": True,
+    "runs/000002.table.parquet": True,
+    "runs/000001.objects.parquet": True,
+    "cells.parquet": True,
+    "outcomes.parquet": True,
+    "fovs.parquet": True,
+    "README.md": True,
+    "catalog.yaml": True,
+    "objects.parquet": True,
+}
+
 
 def table_of(plate: DemoPlate, folder: Path | None = None) -> pd.DataFrame:
     """The cells of the good FOVs, with the paths of the plate, or of a folder that its images are copied to."""

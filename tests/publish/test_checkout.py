@@ -78,7 +78,7 @@ def test_chunks_are_not_encoded_again(dataset: Path, tmp_path: Path, monkeypatch
 
     with monkeypatch.context() as patch:
         patch.setattr(ChunkCodec, "decode", refuses)
-        patch.setattr(ChunkCodec, "encode", refuses)
+        patch.setattr(ChunkCodec, "encode_into", refuses)
         checkout(dataset, tmp_path / "part", where="position in [1, 4, 5, 13]")
     state = read_state(Location(str(dataset / "cube.zarr")))
     assert state is not None

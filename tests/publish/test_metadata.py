@@ -412,10 +412,11 @@ def test_encoding_formats() -> None:
 @quiet
 @pytest.mark.parametrize("name", ["about", "bare"])
 def test_ro_crate_py_reads_a_crate(name: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    rocrate = pytest.importorskip("rocrate.rocrate")
+    from rocrate.rocrate import ROCrate
+
     document = ro_crate(request.getfixturevalue(name))
     Path("ro-crate-metadata.json").write_text(json.dumps(document))
-    crate = rocrate.ROCrate(str(tmp_path))
+    crate = ROCrate(str(tmp_path))
     assert crate.name == document["@graph"][1]["name"]
     assert {entity.id for entity in crate.get_entities()} == set(by_id(document))
 
@@ -424,9 +425,9 @@ def test_ro_crate_py_reads_a_crate(name: str, request: pytest.FixtureRequest, tm
 @pytest.mark.parametrize("profile", ["ro-crate-1.1", "process-run-crate-0.5"])
 @pytest.mark.parametrize("name", ["about", "bare", "many"])
 def test_a_crate_keeps_to_its_profiles(name: str, profile: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
-    services = pytest.importorskip("rocrate_validator.services")
-    models = pytest.importorskip("rocrate_validator.models")
-    rocrate = pytest.importorskip("rocrate")
+    import rocrate
+    from rocrate_validator import models, services
+
     about = request.getfixturevalue("about" if name == "many" else name)
     document = ro_crate(with_images(about, MOST_IMAGES, 2) if name == "many" else about)
     # The context that the library brings, as there need not be a network.
@@ -445,7 +446,8 @@ def test_a_crate_keeps_to_its_profiles(name: str, profile: str, request: pytest.
 
 @quiet
 def test_mlcroissant_reads_the_cells(root: Path, about: Published, tmp_path: Path) -> None:
-    mlcroissant = pytest.importorskip("mlcroissant")
+    import mlcroissant
+
     shutil.copytree(root, "ds")
     Path("ds/croissant.json").write_text(json.dumps(croissant(about)))
     dataset = mlcroissant.Dataset(jsonld="ds/croissant.json")
@@ -463,7 +465,8 @@ def test_mlcroissant_reads_the_cells(root: Path, about: Published, tmp_path: Pat
 
 @quiet
 def test_mlcroissant_accepts_a_dataset_about_which_nothing_was_told(bare: Published) -> None:
-    mlcroissant = pytest.importorskip("mlcroissant")
+    import mlcroissant
+
     Path("croissant.json").write_text(json.dumps(croissant(bare)))
     issues = mlcroissant.Dataset(jsonld="croissant.json").metadata.ctx.issues
     assert issues.errors == set()

@@ -10,8 +10,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from damage import FIELDS, FIRST, build_two, chunk_place, damage, restore, table_of, tree
-from test_verify import KINDS
+from damage import FIELDS, FIRST, KINDS, build_two, chunk_place, damage, table_of, tree
 
 import cellcube
 from cellcube import manifest
@@ -28,52 +27,36 @@ SHARD = "cube.zarr/cells/c/1/0/0/0/0"
 LOST = {"runs/000001.json", "runs/000001.objects.parquet"}
 
 
-@pytest.fixture(scope="module")
-def table(plate: DemoPlate) -> pd.DataFrame:
-    return table_of(plate)
-
-
-@pytest.fixture(scope="module")
-def files(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    root = tmp_path_factory.mktemp("dataset") / "ds"
-    build_two(table, root)
-    return tree(root)
-
-
-@pytest.fixture
-def root(files: dict[str, bytes], tmp_path: Path) -> Path:
-    restore(tmp_path / "ds", files)
-    return tmp_path / "ds"
-
-
 @pytest.mark.parametrize("path", [path for path in KINDS if path not in LOST])
-def test_each_object_is_made_again(table: pd.DataFrame, files: dict[str, bytes], root: Path, path: str) -> None:
+def test_each_object_is_made_again(
+    good_cells: pd.DataFrame, undamaged: dict[str, bytes], root: Path, path: str
+) -> None:
     damage(root / path, ["changed", "truncated", "missing"][len(path) % 3], seed=2)
-    report = repair(root, cells=table if "table" in path else None, **QUIET)
+    report = repair(root, cells=good_cells if "table" in path else None, **QUIET)
     assert list(report.repaired["path"]) == [path]
     assert report.ok
-    assert tree(root) == files
+    assert tree(root) == undamaged
     assert path in str(report)
 
 
-def test_many_objects_are_made_again(table: pd.DataFrame, files: dict[str, bytes], root: Path) -> None:
+def test_many_objects_are_made_again(good_cells: pd.DataFrame, undamaged: dict[str, bytes], root: Path) -> None:
     paths = [path for path in KINDS if path not in {*LOST, "objects.parquet", "catalog.yaml"}]
     for number, path in enumerate(path for path in paths if not path.startswith("runs/")):
         damage(root / path, ["changed", "truncated", "missing"][number % 3], seed=3)
     damage(root / "runs/000002.table.parquet", "changed")
-    assert repair(root, cells=table, **QUIET).ok
-    assert tree(root) == files
+    assert repair(root, cells=good_cells, **QUIET).ok
+    assert tree(root) == undamaged
 
 
-def test_all_pixels_are_made_again(table: pd.DataFrame, files: dict[str, bytes], root: Path) -> None:
-    for path in files:
+def test_all_pixels_are_made_again(good_cells: pd.DataFrame, undamaged: dict[str, bytes], root: Path) -> None:
+    for path in undamaged:
         if path.startswith("cube.zarr/") and not path.endswith("zarr.json"):
             (root / path).unlink()
     assert repair(root, "quick", **QUIET).ok
-    assert tree(root) == files
+    assert tree(root) == undamaged
 
 
-def test_a_list_of_objects_that_nothing_else_holds_is_told(files: dict[str, bytes], root: Path) -> None:
+def test_a_list_of_objects_that_nothing_else_holds_is_told(undamaged: dict[str, bytes], root: Path) -> None:
     for path in LOST:
         damage(root / path, "changed")
     damage(root / SHARD, "missing")
@@ -82,13 +65,13 @@ def test_a_list_of_objects_that_nothing_else_holds_is_told(files: dict[str, byte
     assert set(report.left["path"]) == LOST
     assert report.left["reason"].str.contains("another copy").all()
     assert {path: data for path, data in tree(root).items() if path not in LOST} == {
-        path: data for path, data in files.items() if path not in LOST
+        path: data for path, data in undamaged.items() if path not in LOST
     }
 
 
 @pytest.mark.parametrize("level", ["quick", "full"])
 def test_nothing_to_repair_changes_nothing(
-    files: dict[str, bytes], root: Path, monkeypatch: pytest.MonkeyPatch, level: Any
+    undamaged: dict[str, bytes], root: Path, monkeypatch: pytest.MonkeyPatch, level: Any
 ) -> None:
     def refused(*_: Any) -> None:
         raise AssertionError("nothing is to be written")
@@ -100,10 +83,10 @@ def test_nothing_to_repair_changes_nothing(
     assert report.ok
     assert report.repaired.empty
     assert "nothing to repair" in str(report)
-    assert tree(root) == files
+    assert tree(root) == undamaged
 
 
-def test_only_fields_of_damaged_cells_are_read(files: dict[str, bytes], plate: DemoPlate) -> None:
+def test_only_fields_of_damaged_cells_are_read(undamaged: dict[str, bytes], plate: DemoPlate) -> None:
     shutil.copytree(plate.folder, "images")
     table = table_of(plate, Path("images").absolute())
     build_two(table, "ds")
@@ -175,7 +158,7 @@ def test_relative_paths_are_seen_from_the_table_or_a_folder(plate: DemoPlate, mo
 
 
 def test_functions_and_what_becomes_of_them(
-    table: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    good_cells: pd.DataFrame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = tmp_path / "own_scaling.py"
     module.write_text("def halve(pixels, cell):\n    return pixels / 2\n")
@@ -183,7 +166,7 @@ def test_functions_and_what_becomes_of_them(
     import own_scaling  # type: ignore[import-not-found]
 
     fields = {**FIELDS, "normalize": own_scaling.halve, "dtype": "float32"}
-    cellcube.build(table, "ds", **fields)
+    cellcube.build(good_cells, "ds", **fields)
     before = tree(Path("ds"))
     path = "cube.zarr/cells/c/0/0/0/0/0"
     damage(Path("ds", path), "missing")
@@ -247,28 +230,30 @@ def test_retracted_cells_stay_retracted(root: Path) -> None:
     assert list(cellcube.open(root)["cell_id"].values) == [*names[1:3], *names[5:]]
 
 
-def test_foreign_objects_are_removed_where_that_is_asked(files: dict[str, bytes], root: Path) -> None:
+def test_foreign_objects_are_removed_where_that_is_asked(undamaged: dict[str, bytes], root: Path) -> None:
     for path in ("notes.txt", "cube.zarr/other/new/zarr.json"):
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text("x")
     report = repair(root, **QUIET)
     assert set(report.left["path"]) == {"notes.txt", "cube.zarr/other/new/zarr.json"}
     assert report.left["reason"].str.contains("remove_foreign=True").all()
-    assert len(tree(root)) == len(files) + 2
+    assert len(tree(root)) == len(undamaged) + 2
     report = repair(root, remove_foreign=True, **QUIET)
     assert report.ok
     assert set(report.repaired["how"]) == {"removed"}
-    assert tree(root) == files
+    assert tree(root) == undamaged
     assert not (root / "cube.zarr/other").exists()
 
 
-def test_what_an_abandoned_build_left_is_taken_off(table: pd.DataFrame, files: dict[str, bytes], root: Path) -> None:
+def test_what_an_abandoned_build_left_is_taken_off(
+    good_cells: pd.DataFrame, undamaged: dict[str, bytes], root: Path
+) -> None:
     first = {**FIELDS, "storage": {"shard_mb": 0.05}}
-    cellcube.build(table.iloc[:FIRST], "one", **first)
+    cellcube.build(good_cells.iloc[:FIRST], "one", **first)
     before = tree(Path("one"))
     # The shard that the first build ended in, as the second wrote it.
-    last = f"cube.zarr/cells/c/{(FIRST - 1) // _shard_cells(files)}/0/0/0/0"
-    Path("one", last).write_bytes(files[last])
+    last = f"cube.zarr/cells/c/{(FIRST - 1) // _shard_cells(undamaged)}/0/0/0/0"
+    Path("one", last).write_bytes(undamaged[last])
     report = verify("one")
     assert list(report.problems["path"]) == [last]
     assert report.cells == []
@@ -277,24 +262,24 @@ def test_what_an_abandoned_build_left_is_taken_off(table: pd.DataFrame, files: d
 
 
 def test_an_interrupted_build_continues_after_a_repair(
-    table: pd.DataFrame, files: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+    good_cells: pd.DataFrame, undamaged: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cellcube.build(table.iloc[:FIRST], "ds", **FIELDS)
+    cellcube.build(good_cells.iloc[:FIRST], "ds", **FIELDS)
 
     def broken(*_: Any, **__: Any) -> None:
         raise OSError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr("cellcube.run.builder.commit_run", broken)
+        patch.setattr("cellcube.run.finish.commit_run", broken)
         with pytest.raises(OSError, match="disk"):
-            cellcube.build(table, "ds", **FIELDS)
+            cellcube.build(good_cells, "ds", **FIELDS)
     damage(Path("ds/cube.zarr/cells/c/0/0/0/0/0"), "changed")
     assert Path("ds/.cellcube/pending").exists()
     assert repair("ds", **QUIET).ok
     assert Path("ds/.cellcube/pending").exists()
-    cellcube.build(table, "ds", **FIELDS)
+    cellcube.build(good_cells, "ds", **FIELDS)
     assert {path: data for path, data in tree(Path("ds")).items() if path.endswith("/0")} == {
-        path: data for path, data in files.items() if path.endswith("/0")
+        path: data for path, data in undamaged.items() if path.endswith("/0")
     }
 
 
@@ -302,6 +287,7 @@ def test_derived_tables_of_other_libraries_are_listed_anew(root: Path, monkeypat
     plain = manifest.table_bytes
     with monkeypatch.context() as patch:
         # As if another library had written it.
+        patch.setattr(manifest, "joined_bytes", lambda *_: None)
         patch.setattr(manifest, "table_bytes", lambda frame, about: plain(frame, {**about, "library": "another"}))
         damage(root / "cells.parquet", "missing")
         report = repair(root, **QUIET)
@@ -319,8 +305,8 @@ def test_a_repair_waits_for_no_build(root: Path) -> None:
         repair(root, "deep", **QUIET)  # type: ignore[arg-type]
 
 
-def test_on_s3(table: pd.DataFrame, s3: dict[str, Any]) -> None:
-    cellcube.build(table, "ds", **{**FIELDS, "representations": {}, "projections": []})
+def test_on_s3(good_cells: pd.DataFrame, s3: dict[str, Any]) -> None:
+    cellcube.build(good_cells, "ds", **{**FIELDS, "representations": {}, "projections": []})
     files = tree(Path("ds"))
     root = Location.of("s3://bucket/repaired", s3)
     for path, data in files.items():

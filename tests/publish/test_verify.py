@@ -9,11 +9,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from damage import FIELDS, build_two, chunk_place, damage, restore, table_of, tree
+from damage import FIELDS, KINDS, build_two, chunk_place, damage, restore, tree
 
 import cellcube
 from cellcube.cube import read_state
-from cellcube.demo.plates import DemoPlate
 from cellcube.errors import (
     ArgumentError,
     DatasetAccessError,
@@ -23,52 +22,6 @@ from cellcube.errors import (
 )
 from cellcube.location import Location
 from cellcube.publishing.verify import VerifyReport, verify
-
-# One object of each kind, and whether the quick level sees what has the same size.
-KINDS = {
-    "cube.zarr/cells/c/1/0/0/0/0": False,
-    "cube.zarr/raw/raw/c/0/0/0/0/0": False,
-    "cube.zarr/max_z/max_z/c/2/0/0/0": False,
-    "cube.zarr/labels/mask/mask/c/1/0/0/0": False,
-    "cube.zarr/cell_id/c/0": False,
-    "cube.zarr/labels/mask/cell_id/c/0": False,
-    "cube.zarr/norm_low/c/0/0": False,
-    "cube.zarr/raw/clipped/c/0/0": False,
-    "cube.zarr/treatment/c/0": False,
-    "cube.zarr/max_z/c/c/0": False,
-    "cube.zarr/zarr.json": True,
-    "cube.zarr/cells/zarr.json": True,
-    "cube.zarr/labels/zarr.json": True,
-    "runs/000001.json": True,
-    "runs/000001.cells.parquet": True,
-    "runs/000002.outcomes.parquet": True,
-    "runs/000002.table.parquet": True,
-    "runs/000001.objects.parquet": True,
-    "cells.parquet": True,
-    "outcomes.parquet": True,
-    "fovs.parquet": True,
-    "README.md": True,
-    "catalog.yaml": True,
-    "objects.parquet": True,
-}
-
-
-@pytest.fixture(scope="module")
-def table(plate: DemoPlate) -> pd.DataFrame:
-    return table_of(plate)
-
-
-@pytest.fixture(scope="module")
-def files(table: pd.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    root = tmp_path_factory.mktemp("dataset") / "ds"
-    build_two(table, root)
-    return tree(root)
-
-
-@pytest.fixture
-def root(files: dict[str, bytes], tmp_path: Path) -> Path:
-    restore(tmp_path / "ds", files)
-    return tmp_path / "ds"
 
 
 def found(report: VerifyReport) -> dict[str, str]:
@@ -81,18 +34,19 @@ def cells_of(report: VerifyReport, path: str) -> list[str]:
 
 
 @pytest.mark.parametrize("level", ["quick", "full"])
-def test_a_whole_dataset_has_no_problems(root: Path, files: dict[str, bytes], level: Any) -> None:
+def test_a_whole_dataset_has_no_problems(root: Path, undamaged: dict[str, bytes], level: Any) -> None:
     report = verify(root, level, progress=False)
     assert report.ok
     assert report.problems.empty
     assert not report.notes
     assert report.cells == []
-    assert (report.version, report.objects) == (2, len(files) - 2)
-    assert report.bytes == sum(map(len, files.values())) - len(files["catalog.yaml"]) - len(files["objects.parquet"])
+    assert (report.version, report.objects) == (2, len(undamaged) - 2)
+    listed = undamaged.keys() - {"catalog.yaml", "objects.parquet"}
+    assert report.bytes == sum(len(undamaged[path]) for path in listed)
     assert report.hashed == report.objects or level == "quick"
     assert "whole" in str(report)
     assert report._repr_html_().startswith("<pre>")
-    assert tree(root) == files
+    assert tree(root) == undamaged
 
 
 @pytest.mark.parametrize("path", KINDS)
@@ -173,8 +127,8 @@ def test_cells_are_named_where_a_table_of_a_run_is_damaged_too(root: Path) -> No
     assert set(verify(root).cells) & {"position 0"}
 
 
-def test_chunks_of_several_cells_are_named_together(table: pd.DataFrame) -> None:
-    build_two(table, "ds", storage={"shard_mb": 0.05, "chunk_cells": 2}, representations={})
+def test_chunks_of_several_cells_are_named_together(good_cells: pd.DataFrame) -> None:
+    build_two(good_cells, "ds", storage={"shard_mb": 0.05, "chunk_cells": 2}, representations={})
     path = Path("ds/cube.zarr/cells/c/0/0/0/0/0")
     data = bytearray(path.read_bytes())
     data[20] ^= 1
@@ -182,9 +136,9 @@ def test_chunks_of_several_cells_are_named_together(table: pd.DataFrame) -> None
     assert verify("ds", "full", progress=False).cells == list(cellcube.open("ds")["cell_id"].values[:2])
 
 
-def test_channels_of_their_own_chunks(table: pd.DataFrame) -> None:
+def test_channels_of_their_own_chunks(good_cells: pd.DataFrame) -> None:
     fields = {**FIELDS, "shape": (1, 384, 384), "storage": {"shard_mb": 4, "codec": "zstd"}, "representations": {}}
-    cellcube.build(table.iloc[:3], "ds", **fields)
+    cellcube.build(good_cells.iloc[:3], "ds", **fields)
     path = Path("ds/cube.zarr/cells/c/0/0/0/0/0")
     data = bytearray(path.read_bytes())
     slots = _shard_cells(Path("ds")) * 5
@@ -245,10 +199,10 @@ def test_retracted_cells_are_no_damage_and_damage_names_them(root: Path) -> None
 
 @pytest.mark.parametrize("step", [1, 20, 50, 64])
 def test_an_interrupted_build_is_noted(
-    table: pd.DataFrame, files: dict[str, bytes], root: Path, monkeypatch: pytest.MonkeyPatch, step: int
+    good_cells: pd.DataFrame, undamaged: dict[str, bytes], root: Path, monkeypatch: pytest.MonkeyPatch, step: int
 ) -> None:
     restore(root, {})
-    cellcube.build(table.iloc[:8], root, **FIELDS)
+    cellcube.build(good_cells.iloc[:8], root, **FIELDS)
     before = tree(root)
     whole, count = Location.write, 0
 
@@ -263,23 +217,23 @@ def test_an_interrupted_build_is_noted(
     with monkeypatch.context() as patch:
         patch.setattr(Location, "write", broken)
         with pytest.raises(OSError, match="the disk is full"):
-            cellcube.build(table, root, **FIELDS)
+            cellcube.build(good_cells, root, **FIELDS)
     report = verify(root, "full", progress=False)
     assert found(report) == {}
     assert any("run it again" in note for note in report.notes)
     damage(root / "cube.zarr/raw/raw/c/0/0/0/0/0", "changed")
     assert set(found(verify(root, "full", progress=False))) == {"cube.zarr/raw/raw/c/0/0/0/0/0"}
     (root / "cube.zarr/raw/raw/c/0/0/0/0/0").write_bytes(before["cube.zarr/raw/raw/c/0/0/0/0/0"])
-    cellcube.build(table, root, **FIELDS)
+    cellcube.build(good_cells, root, **FIELDS)
     assert verify(root, "full", progress=False).ok
 
 
-def test_a_build_that_ended_after_its_commit(table: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
-    cellcube.build(table.iloc[:8], "ds", **FIELDS)
+def test_a_build_that_ended_after_its_commit(good_cells: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    cellcube.build(good_cells.iloc[:8], "ds", **FIELDS)
     with monkeypatch.context() as patch:
-        patch.setattr("cellcube.run.builder.write_manifest", lambda *_: 1 / 0)
+        patch.setattr("cellcube.run.finish.write_manifest", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
-            cellcube.build(table, "ds", **FIELDS)
+            cellcube.build(good_cells, "ds", **FIELDS)
     report = verify("ds", "full", progress=False)
     assert found(report) == {}
     assert any("tell of version 1" in note for note in report.notes)

@@ -13,7 +13,7 @@ from cellcube.errors import CellcubeError, DatasetDamagedError
 from cellcube.location import Location
 from cellcube.manifest import CELLS, read_retracted
 from cellcube.publishing.listing import parse_table, read_bytes, run_table
-from cellcube.run.commit import documents_of, manifest_coordinates
+from cellcube.run.commit import coordinate_columns, documents_of, manifest_coordinates
 
 
 class CellNames:
@@ -98,11 +98,7 @@ def all_rows(root: Location, state: CubeState) -> pd.DataFrame:
         if state.retracted_at(number) > (state.retracted_at(number - 1) if number > 1 else 0):
             retracted = read_retracted(root, number)
             gone.update(dict.fromkeys(map(int, retracted["position"]), number))
-    names = [
-        *cubes.cell_coordinates(state.layout),
-        *cubes.channel_coordinates(state.layout),
-    ]
-    rows = pd.concat([frame[names] for frame in frames], ignore_index=True)
+    rows = pd.concat([frame[coordinate_columns(state.layout)] for frame in frames], ignore_index=True)
     rows["retracted"] = [gone.get(position, 0) for position in range(len(rows))]
     return rows
 
