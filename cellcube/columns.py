@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cellcube.cube import Layout, channel_coordinates
-from cellcube.pixels import MEASURES
+from cellcube.pixels import MEASURES, OF_CHANNELS
 
 # Columns of the manifest that tell where a crop lies in its FOV.
 GEOMETRY: dict[str, str] = {
@@ -44,6 +44,8 @@ def measured(layout: Layout) -> dict[str, str]:
     if layout.interpolated:
         columns.update(INTERPOLATION)
     for name, meaning in MEASURES.items():
+        if name in OF_CHANNELS and not layout.channel_measures:
+            continue
         if "{channel}" not in name:
             columns[name] = meaning
             continue

@@ -40,11 +40,13 @@ class ArrayLayout:
     chunk_cells, shard_cells : int
         Cells in an inner chunk and in a shard.
     codec : str
-        As in `cellcube.spec.Storage`.
+        As in `cellcube.spec.Storage`, and so are `level` and `shuffle`.
     representation : str
         Which pixels these are: ``cells``, another representation, or nothing for masks.
     projection : str
         How they were projected; nothing for volumes.
+    level : int
+    shuffle : str
     """
 
     name: str
@@ -58,6 +60,8 @@ class ArrayLayout:
     codec: str
     representation: str = ""
     projection: str = ""
+    level: int = 1
+    shuffle: str = "bitshuffle"
 
     @property
     def group(self) -> str:
@@ -127,6 +131,11 @@ class Layout:
     codec : str
     metadata : dict
         Type of each coordinate that comes from the cell table, by name: ``bool``, ``int64``, ``float64``, ``string``.
+    level : int
+    shuffle : str
+        As in `cellcube.spec.Storage`.
+    channel_measures : bool
+        Whether intensities and focus of every channel are measured.
     """
 
     channels: tuple[str, ...]
@@ -140,6 +149,9 @@ class Layout:
     shard_cells: int
     codec: str
     metadata: Mapping[str, str]
+    level: int = 1
+    shuffle: str = "bitshuffle"
+    channel_measures: bool = True
 
     @classmethod
     def of(
@@ -187,6 +199,9 @@ class Layout:
             shard_cells=chunks * chunk_cells,
             codec=spec.storage.codec,
             metadata=dict(metadata),
+            level=spec.storage.level,
+            shuffle=spec.storage.shuffle,
+            channel_measures=spec.channel_measures,
         )
 
     @classmethod
@@ -204,9 +219,12 @@ class Layout:
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that JSON can hold."""
+        """Plain values that JSON can hold; those that have a default only where they are not."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return values
+        unused = [
+            name for name in ("level", "shuffle", "channel_measures") if values[name] == getattr(type(self), name)
+        ]
+        return {name: value for name, value in values.items() if name not in unused}
 
     @property
     def dtype(self) -> str:
@@ -265,4 +283,6 @@ class Layout:
             self.codec,
             representation,
             projection,
+            self.level,
+            self.shuffle,
         )

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import FsspecStore, LocalStore, WrapperStore
@@ -113,5 +114,21 @@ def open_cube(cube: Location, layout: Layout, version: int, count: int, retracte
         since = dataset["retracted"].values
         hidden = (since > 0) & (since <= version)
         if hidden.any():
-            dataset = dataset.isel(cell=np.flatnonzero(~hidden))
+            names = list(dataset.variables)
+            pixels = {name: _kept(dataset[name].variable, ~hidden) for name in arrays}
+            dataset = dataset.drop_vars(arrays).isel(cell=np.flatnonzero(~hidden)).assign(pixels)
+            dataset = dataset[[name for name in names if name in dataset.data_vars]]
     return dataset.drop_vars("retracted").set_xindex("cell_id", IdentifierIndex)
+
+
+def _kept(variable: xr.Variable, keep: npt.NDArray[np.bool_]) -> xr.Variable:
+    """Some cells of a dask array, divided as it was: by an index of its own, dask cuts across shards."""
+    data = variable.data
+    parts = np.split(keep, np.cumsum(data.chunks[0])[:-1])
+    there = [number for number, part in enumerate(parts) if part.any()]
+    chunks = (tuple(int(parts[number].sum()) for number in there), *data.chunks[1:])
+
+    def rows(block: npt.NDArray[Any], block_id: tuple[int, ...]) -> npt.NDArray[Any]:
+        return block[parts[there[block_id[0]]]]
+
+    return variable._replace(data=data.blocks[there].map_blocks(rows, chunks=chunks, dtype=data.dtype))

@@ -26,8 +26,10 @@ Pixels = npt.NDArray[Any]
 Shard = TypeVar("Shard", bytes, memoryview)
 
 
-def _checksum(data: bytes | bytearray | memoryview) -> bytes:
-    return int(google_crc32c.value(bytes(data))).to_bytes(4, "little")
+def _checksum(data: bytes | memoryview) -> bytes:
+    # Arrays are not copied, other views of memory would have to be.
+    plain = np.frombuffer(data, np.uint8) if isinstance(data, memoryview) and len(data) else bytes(data)
+    return int(google_crc32c.value(plain)).to_bytes(4, "little")
 
 
 class ChunkCodec:
@@ -42,23 +44,42 @@ class ChunkCodec:
         self._dtype = np.dtype(array.dtype).newbyteorder("<")
         self._shape = (array.chunk_cells, *array.chunk)
         self._codec = array.codec
+        self._level, self._shuffle = array.level, array.shuffle
+
+    @property
+    def most(self) -> int:
+        """Bytes that a chunk can become: what no codec compresses grows by less."""
+        raw = math.prod(self._shape) * self._dtype.itemsize
+        return raw + raw // 128 + 128
 
     def encode(self, chunk: Pixels) -> bytes:
         """The bytes of one chunk, shape ``(chunk_cells, *chunk)``."""
-        import imagecodecs
-        import numcodecs.zstd
+        room = bytearray(self.most)
+        return bytes(room[: self.encode_into(chunk, memoryview(room))])
 
+    def encode_into(self, chunk: Pixels, room: memoryview) -> int:
+        """Put the bytes of one chunk at the beginning of a buffer of at least `most`; gives their number."""
         data: Any = np.ascontiguousarray(chunk, dtype=self._dtype)
+        size: int
         if self._codec == "none":
-            packed: bytes = data.tobytes()
+            size = data.nbytes
+            room[:size] = data.tobytes()
         elif self._codec == "zstd":
-            packed = bytes(numcodecs.zstd.compress(data, 1))
+            import numcodecs.zstd
+
+            packed = numcodecs.zstd.compress(data, self._level)
+            size = len(packed)
+            room[:size] = packed
         else:
+            import imagecodecs
+
             # With several threads, Blosc puts blocks into a chunk in the order in which they are done.
             name = self._codec.removeprefix("blosc-")
-            options = {"compressor": name, "shuffle": "bitshuffle", "typesize": data.itemsize}
-            packed = bytes(imagecodecs.blosc_encode(data, level=1, numthreads=1, **options))
-        return packed + _checksum(packed)
+            options: dict[str, Any] = {"compressor": name, "shuffle": self._shuffle, "typesize": data.itemsize}
+            options |= {"level": self._level, "numthreads": 1, "out": room[: self.most - 4]}
+            size = len(imagecodecs.blosc_encode(data, **options))
+        room[size : size + 4] = _checksum(room[:size])
+        return size + 4
 
     def decode(self, data: bytes) -> Pixels:
         """The inverse of `encode`.
@@ -83,7 +104,7 @@ class ChunkCodec:
 
 
 class ShardBuilder:
-    """Puts encoded chunks into one shard.
+    """Puts chunks into one shard.
 
     Parameters
     ----------
@@ -91,31 +112,63 @@ class ShardBuilder:
     """
 
     def __init__(self, array: ArrayLayout) -> None:
-        slots = array.shard_cells // array.chunk_cells * array.chunks_per_row
-        self._index = np.full((slots, 2), _MISSING, "<u8")
-        raw = math.prod((array.chunk_cells, *array.chunk)) * np.dtype(array.dtype).itemsize
-        # As much as a shard can need: what no codec compresses grows by less. Only what is filled takes memory, which
-        # NumPy asks for in huge pages.
-        self._data = np.empty(slots * (raw + raw // 128 + 128) + self._index.nbytes + 4, np.uint8).data
+        self._codec = ChunkCodec(array)
+        self._index = np.full((_slots(array), 2), _MISSING, "<u8")
+        # Only what is filled takes memory, which NumPy asks for in huge pages.
+        self._data = np.empty(len(self._index) * self._codec.most + self._index.nbytes + 4, np.uint8).data
         self._filled = 0
         self._next = 0
 
     def add(self, chunk: bytes | memoryview) -> None:
-        """Put the next chunk, in C order of the shard's chunks."""
-        self._index[self._next] = self._filled, len(chunk)
+        """Put the next chunk, which is encoded, in C order of the shard's chunks."""
+        self._data[self._filled : self._filled + len(chunk)] = chunk
+        self._note(len(chunk))
+
+    def encode(self, chunk: Pixels) -> None:
+        """Encode and put the next chunk."""
+        self._note(self._codec.encode_into(chunk, self._data[self._filled :]))
+
+    def _note(self, size: int) -> None:
+        self._index[self._next] = self._filled, size
         self._next += 1
-        self._put(chunk)
+        self._filled += size
 
     def finish(self) -> memoryview:
         """The shard's bytes; the builder is spent."""
-        index = self._index.tobytes()
-        self._put(index)
-        self._put(_checksum(index))
+        end = self._filled
+        self._filled += _put_index(self._index, self._data[end:])
         return self._data[: self._filled]
 
-    def _put(self, data: bytes | memoryview) -> None:
-        self._data[self._filled : self._filled + len(data)] = data
-        self._filled += len(data)
+
+def _slots(array: ArrayLayout) -> int:
+    """Inner chunks of a shard."""
+    return array.shard_cells // array.chunk_cells * array.chunks_per_row
+
+
+def _put_index(index: npt.NDArray[np.uint64], room: memoryview) -> int:
+    """Put an index and its checksum at the beginning of a buffer; gives the number of bytes."""
+    size = index.nbytes
+    room[:size] = index.tobytes()
+    room[size : size + 4] = _checksum(room[:size])
+    return size + 4
+
+
+def _index_of(data: bytes | memoryview, array: ArrayLayout) -> npt.NDArray[np.int64]:
+    """(offset, size) of the chunks of a shard in order, up to the first that is not there, shape (n, 2).
+
+    Raises
+    ------
+    DatasetDamagedError
+        Where the bytes are not a shard of `array`.
+    """
+    slots = _slots(array)
+    size = slots * 16
+    index = data[-size - 4 : -4]
+    if len(index) != size or _checksum(index) != data[-4:]:
+        raise DatasetDamagedError("The shard's index is damaged.")
+    found = np.frombuffer(index, "<u8").reshape(slots, 2)
+    missing = np.flatnonzero(found[:, 0] == _MISSING)
+    return found[: missing[0] if len(missing) else slots].astype(np.int64)
 
 
 def split_shard(data: Shard, array: ArrayLayout) -> Iterator[Shard]:
@@ -126,15 +179,8 @@ def split_shard(data: Shard, array: ArrayLayout) -> Iterator[Shard]:
     DatasetDamagedError
         Where the bytes are not a shard of `array`.
     """
-    slots = array.shard_cells // array.chunk_cells * array.chunks_per_row
-    size = slots * 16
-    index = data[-size - 4 : -4]
-    if len(index) != size or _checksum(index) != data[-4:]:
-        raise DatasetDamagedError("The shard's index is damaged.")
-    for offset, length in np.frombuffer(index, "<u8").reshape(slots, 2):
-        if offset == _MISSING:
-            return
-        yield data[int(offset) : int(offset + length)]
+    for offset, size in _index_of(data, array).tolist():
+        yield data[offset : offset + size]
 
 
 def chunk_grid(cells: Pixels, array: ArrayLayout) -> Iterator[Pixels]:
@@ -165,7 +211,6 @@ class PieceWriter:
 
     def __init__(self, array: ArrayLayout, room: int) -> None:
         self._array = array
-        self._codec = ChunkCodec(array)
         self._room = room
         self._builder = ShardBuilder(array)
         self._row = np.zeros((array.chunk_cells, *array.item), np.dtype(array.dtype))
@@ -193,7 +238,7 @@ class PieceWriter:
 
     def _encode(self, row: Pixels) -> None:
         for chunk in chunk_grid(row, self._array):
-            self._builder.add(self._codec.encode(chunk))
+            self._builder.encode(chunk)
 
     def finish(self) -> memoryview | None:
         """The last piece, or None where there are no more cells."""
@@ -224,18 +269,49 @@ def join_pieces(parts: list[tuple[bytes, int, int]], array: ArrayLayout) -> memo
     """
     if array.chunk_cells > 1:
         return _recode_pieces(parts, array)
-    builder = ShardBuilder(array)
     each = array.chunks_per_row
+    index = np.full((_slots(array), 2), _MISSING, "<u8")
+    taken: list[tuple[memoryview, npt.NDArray[np.int64]]] = []
+    filled = 0
+    number = 0
     for data, start, count in parts:
-        chunks = list(split_shard(memoryview(data), array))[start * each : (start + count) * each]
+        chunks = _index_of(data, array)[start * each : (start + count) * each]
         if len(chunks) != count * each:
             raise DatasetDamagedError("A shard holds fewer cells than it must.")
-        for chunk in chunks:
+        if not len(chunks):
+            continue
+        view = memoryview(data)
+        for offset, size in chunks.tolist():
             # Damage is not to be carried into a new shard.
-            if _checksum(chunk[:-4]) != chunk[-4:]:
+            if _checksum(view[offset : offset + size - 4]) != view[offset + size - 4 : offset + size]:
                 raise DatasetDamagedError("A chunk's checksum does not fit its bytes.")
-            builder.add(chunk)
-    return builder.finish()
+        ends = filled + np.cumsum(chunks[:, 1])
+        index[number : number + len(chunks), 0] = ends - chunks[:, 1]
+        index[number : number + len(chunks), 1] = chunks[:, 1]
+        taken.append((view, chunks))
+        number += len(chunks)
+        filled = int(ends[-1])
+    joined = np.empty(filled + index.nbytes + 4, np.uint8).data
+    filled = 0
+    for view, chunks in taken:
+        for first, last in _runs(chunks):
+            joined[filled : filled + last - first] = view[first:last]
+            filled += last - first
+    _put_index(index, joined[filled:])
+    return joined
+
+
+def _runs(chunks: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+    """First and last byte of chunks, shape (n, 2); those that lie one behind the other are one run."""
+    ends = chunks.sum(axis=1)
+    breaks = np.flatnonzero(chunks[1:, 0] != ends[:-1])
+    return list(
+        zip(
+            chunks[np.r_[0, breaks + 1], 0].tolist(),
+            ends[np.r_[breaks, len(chunks) - 1]].tolist(),
+            strict=True,
+        )
+    )
 
 
 def _recode_pieces(parts: list[tuple[bytes, int, int]], array: ArrayLayout) -> memoryview:

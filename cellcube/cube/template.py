@@ -183,9 +183,10 @@ def _pixels(group: Any, array: ArrayLayout, layout: Layout, count: int) -> None:
     compressors: list[Any] = []
     if array.codec.startswith("blosc-"):
         cname: Any = array.codec.removeprefix("blosc-")
-        compressors = [BloscCodec(cname=cname, clevel=1, shuffle="bitshuffle", typesize=itemsize, blocksize=0)]
+        shuffle: Any = array.shuffle
+        compressors = [BloscCodec(cname=cname, clevel=array.level, shuffle=shuffle, typesize=itemsize, blocksize=0)]
     elif array.codec == "zstd":
-        compressors = [ZstdCodec(level=1)]
+        compressors = [ZstdCodec(level=array.level)]
     about = f"{array.name.replace('_', ' ')} of the crops"
     attributes: dict[str, Any] = {"long_name": _ABOUT.get(array.name, about)}
     if array.representation:

@@ -155,7 +155,10 @@ def skew_flips(
 
 
 def _leans_back(weights: npt.NDArray[np.float64], places: npt.NDArray[np.float64]) -> bool:
-    cubes = (places - weights @ places) ** 3
+    centred = places - weights @ places
+    # Where all weight is in one place, what is left of it is rounding.
+    centred[np.abs(centred) < _NOTHING * np.abs(places).max()] = 0
+    cubes = centred**3
     return bool(weights @ cubes < -_NOTHING * (weights @ np.abs(cubes)))
 
 

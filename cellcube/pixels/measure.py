@@ -12,8 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from cellcube.errors import CellError
-from cellcube.pixels.quality import counted_moments, focus_of, fragments_of, medians_of, moments_of, neighbours_of
+from cellcube.pixels.quality import (
+    counted_moments,
+    focus_of,
+    fragments_of,
+    medians_of,
+    moments_of,
+    neighbours_of,
+)
 from cellcube.pixels.select import Box, Triple
+from cellcube.pixels.shapes import LabelShape, shapes_of_labels
 
 Pixels = npt.NDArray[Any]
 
@@ -45,11 +53,12 @@ MEASURES: dict[str, str] = {
     ),
 }
 
+# Those that need the pixels of every channel.
+OF_CHANNELS = ("saturated_fraction", "focus", *(name for name in MEASURES if "{channel}" in name))
+
 # How far the surroundings of a cell reach beyond its box along z (in FOVs of several planes), y and x, in voxels.
 BACKGROUND_MARGIN: Triple = (1, 5, 5)
 
-# Above this, a table indexed by label would be larger than the image.
-_HIGHEST_DENSE_LABEL = 1 << 22
 # Boxes of more voxels, over all channels, are measured one channel at a time: float64 takes memory.
 _LARGE = 1 << 18
 
@@ -68,27 +77,7 @@ def box_of_labels(labels: Pixels, offset: Triple = (0, 0, 0)) -> dict[int, Box]:
     dict
         Box in FOV voxels by label, ascending.
     """
-    from scipy import ndimage
-
-    if not labels.size:
-        return {}
-    names: Pixels | None = None
-    if labels.dtype.kind == "i" and int(labels.min()) < 0:
-        labels = np.where(labels < 0, 0, labels)
-    if int(labels.max()) > _HIGHEST_DENSE_LABEL:
-        names, dense = np.unique(labels, return_inverse=True)
-        labels = dense.reshape(labels.shape).astype(np.int32)
-        if names[0] != 0:
-            # Without background, dense number 0 is a label.
-            labels += 1
-            names = np.concatenate([np.zeros(1, names.dtype), names])
-    found = {}
-    for number, place in enumerate(ndimage.find_objects(labels), start=1):
-        if place is not None:
-            start = tuple(part.start + first for part, first in zip(place, offset, strict=True))
-            stop = tuple(part.stop + first for part, first in zip(place, offset, strict=True))
-            found[int(names[number]) if names is not None else number] = Box(start, stop)
-    return found
+    return {label: shape.box for label, shape in shapes_of_labels(labels, offset).items()}
 
 
 def surroundings(box: Box, image_shape: Triple) -> Box:
@@ -111,7 +100,7 @@ def surroundings(box: Box, image_shape: Triple) -> Box:
 
 
 def measure_cell(
-    pixels: Pixels,
+    pixels: Pixels | None,
     labels: Pixels | None,
     label: int,
     box: Box,
@@ -120,6 +109,7 @@ def measure_cell(
     voxel_size: tuple[float, float, float],
     channels: tuple[str, ...],
     saturation: Sequence[float],
+    shape: LabelShape | None = None,
 ) -> dict[str, Any]:
     """Measure one cell in its field of view.
 
@@ -128,8 +118,8 @@ def measure_cell(
 
     Parameters
     ----------
-    pixels : ndarray, shape (c, z, y, x)
-        Intensities of `around`.
+    pixels : ndarray, shape (c, z, y, x), optional
+        Intensities of `around`. None leaves out what needs them.
     labels : ndarray of integers, shape (z, y, x), optional
         Label image of `around`; 0 and below are background. None measures the whole box.
     label : int
@@ -146,45 +136,41 @@ def measure_cell(
         Names.
     saturation : sequence of float
         Intensity from which a voxel is saturated, one a channel, NaN where there is none.
+    shape : LabelShape, optional
+        Of the label, where it is known.
 
     Returns
     -------
     dict
-        By the names of `MEASURES`.
+        By the names of `MEASURES`, without `OF_CHANNELS` where there are no pixels.
 
     Raises
     ------
     CellError
         Where the label has no voxel in the box.
     """
-    if pixels.dtype.kind == "b":
-        pixels = pixels.view(np.uint8)
     near = _within(box, around)
     if labels is None:
         inside: Pixels | None = None
         count = math.prod(box.size)
-        centre = [start + (size - 1) / 2 for start, size in zip(box.start, box.size, strict=True)]
+        z, y, x = (start + (size - 1) / 2 for start, size in zip(box.start, box.size, strict=True))
+        centre = z, y, x
         fragments, neighbours = 1, math.nan
-        background = [math.nan] * len(channels)
     else:
         inside = np.equal(labels[near], label)
-        count = int(np.count_nonzero(inside))
-        if not count:
+        if shape is None:
+            shape = shapes_of_labels(inside.view(np.uint8), box.start).get(1)
+        if shape is None:
             raise CellError(f"Label {label} has no voxel in the box {box.start} to {box.stop}, given as (z, y, x).")
-        centre = [start + mean for start, mean in zip(box.start, _centre(inside, count), strict=True)]
-        fragments = fragments_of(inside)
+        count, centre = shape.voxels, shape.centre
+        fragments = 1 if shape.stacked and len(inside) == 1 else fragments_of(inside, shape.stacked)
         neighbours = float(_neighbours(labels, inside, count, box, around))
-        background = _background(pixels, labels)
 
     depth_z, height, width = voxel_size
     several_planes = image_shape[0] > 1
     area = count * height * width
     axes = range(3) if several_planes else (1, 2)
-    # Infinite intensities give NaN, silently.
-    with np.errstate(invalid="ignore", over="ignore"):
-        values = _by_channel(pixels[(slice(None), *near)], inside, count, background, saturation)
-    shares = [share for share in values[4] if share == share]
-    return {
+    found = {
         "area_voxels": count,
         "area_um2": math.nan if several_planes else area,
         "volume_um3": area * depth_z if several_planes else math.nan,
@@ -194,10 +180,20 @@ def measure_cell(
         "touches_border": any(box.start[axis] == 0 or box.stop[axis] == image_shape[axis] for axis in axes),
         "fragments": fragments,
         "touching_neighbours": neighbours,
-        "saturated_fraction": max(shares, default=math.nan),
-        "focus": sum(values[6]) / len(channels),
-        **dict(zip(_channel_columns(channels), itertools.chain.from_iterable(values), strict=True)),
     }
+    if pixels is None:
+        return found
+    if pixels.dtype.kind == "b":
+        pixels = pixels.view(np.uint8)
+    background = [math.nan] * len(channels) if labels is None else _background(pixels, labels)
+    # Infinite intensities give NaN, silently.
+    with np.errstate(invalid="ignore", over="ignore"):
+        values = _by_channel(pixels[(slice(None), *near)], inside, count, background, saturation)
+    shares = [share for share in values[4] if share == share]
+    found["saturated_fraction"] = max(shares, default=math.nan)
+    found["focus"] = sum(values[6]) / len(channels)
+    found.update(zip(_channel_columns(channels), itertools.chain.from_iterable(values), strict=True))
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -209,14 +205,6 @@ def _within(box: Box, around: Box) -> tuple[slice, ...]:
     return tuple(
         slice(start - first, stop - first) for start, stop, first in zip(box.start, box.stop, around.start, strict=True)
     )
-
-
-def _centre(inside: Pixels, count: int) -> tuple[float, float, float]:
-    """Mean voxel (z, y, x) of a label."""
-    z = sum(number * np.count_nonzero(plane) for number, plane in enumerate(inside)) if len(inside) > 1 else 0
-    plane = np.add.reduce(inside.view(np.uint8), axis=0, dtype=np.float64)
-    y, x = (float(np.arange(len(profile)) @ profile) for profile in (plane.sum(axis=1), plane.sum(axis=0)))
-    return z / count, y / count, x / count
 
 
 def _neighbours(labels: Pixels, inside: Pixels, count: int, box: Box, around: Box) -> int:
@@ -254,7 +242,7 @@ def _by_channel(
     """Measures of the box, by their order in `MEASURES` and then by channel."""
     found: list[tuple[float, ...]] = []
     for part in _parts(pixels):
-        box = pixels[part]
+        box = np.ascontiguousarray(pixels[part])
         moments = counted_moments if box.dtype in (np.uint8, np.uint16) else moments_of
         totals, highest, spreads = moments(box, inside, count)
         means = [total / count for total in totals]

@@ -12,12 +12,28 @@ import numpy.typing as npt
 
 from cellcube.errors import CellError, UserFunctionError
 from cellcube.functions import UserFunction
-from cellcube.pixels.sample import Sample
+from cellcube.pixels.sample import Counts, Sample
 from cellcube.pixels.statistics import bounds_of
-from cellcube.spec import UNBOUNDED, Arcsinh, BackgroundSubtracted, Log, Method, MinMax, Range, Raw
+from cellcube.spec import (
+    UNBOUNDED,
+    Arcsinh,
+    BackgroundSubtracted,
+    Log,
+    Method,
+    MinMax,
+    Percentile,
+    Range,
+    Raw,
+    TransmittedLight,
+)
 
 Pixels = npt.NDArray[Any]
 Bounds = tuple[float, float]
+
+# Normalizers that only move, scale and clip.
+_LINEAR = (Percentile, MinMax, Range, TransmittedLight)
+# Crops of more voxels, over all channels, are normalized one channel at a time: indices take memory.
+_LARGE = 1 << 18
 
 
 def stored_scale(dtype: np.dtype[Any] | str) -> float:
@@ -122,6 +138,9 @@ class Normalization:
         fitted = (None,) * channels if fitted is None else fitted
         if isinstance(self.normalizers, UserFunction):
             return self._by_function(self.normalizers, crop, counted, weights, cell)
+        at_once = self._at_once(self.normalizers, crop, counted, weights, fitted)
+        if at_once is not None:
+            return at_once
         stored = np.empty(crop.shape, self.dtype)
         low, high, clipped = np.full((3, channels), np.nan)
         parts = zip(self.normalizers, crop, counted, weights, fitted, strict=True)
@@ -139,6 +158,56 @@ class Normalization:
                     f"Channel {number}: {error.message}", cell_id=cell.get("cell_id"), remedy=error.remedy
                 ) from None
         return Normalized(stored, low, high, clipped)
+
+    def _at_once(
+        self,
+        normalizers: tuple[Method | UserFunction, ...],
+        crop: Pixels,
+        counted: Sequence[Pixels | None],
+        weights: Sequence[Pixels | None],
+        fitted: Sequence[Bounds | None],
+    ) -> Normalized | None:
+        """All channels in a few operations, to the same pixels; None where one of them needs its own."""
+        inside = counted[0]
+        if (
+            crop.dtype.kind != "u"
+            or crop.size > _LARGE
+            or any(each is not inside for each in counted)
+            or any(each is not None for each in weights)
+            or not all(isinstance(each, _LINEAR) for each in normalizers)
+        ):
+            return None
+        values = crop.reshape(len(crop), -1) if inside is None else crop[:, inside]
+        counts = Counts.of(values)
+        if counts is None:
+            return None
+        first = normalizers[0]
+        if isinstance(first, Percentile) and all(each is first for each in normalizers) and not any(fitted):
+            bounds: list[Any] = counts.percentiles((first.low, first.high))
+        else:
+            bounds = [
+                given if given is not None and hasattr(each, "scope") else _own_bounds(each, Sample(channel))  # type: ignore[arg-type]
+                for each, channel, given in zip(normalizers, values, fitted, strict=True)
+            ]
+        clipped = [
+            # Nothing lies beyond a cell's own extremes.
+            0.0 if given is None and isinstance(each, MinMax) else counts.outside(number, *bounds[number])
+            for number, (each, given) in enumerate(zip(normalizers, fitted, strict=True))
+        ]
+        lows, highs = np.array(bounds, np.float64).T
+        flat = ~(highs > lows)
+        # Once for each value that there is.
+        table = np.arange(counts.width, dtype=np.float64) - lows[:, None]
+        table /= np.where(flat, 1.0, highs - lows)[:, None]
+        table[flat] = 0
+        stored_table = self._rounded(self._clipped(table), None).reshape(-1)
+        stored = np.empty(crop.shape, self.dtype) if inside is None else np.zeros(crop.shape, self.dtype)
+        # Indices all fit; to clip them is faster than to check them.
+        if inside is None:
+            stored_table.take(counts.indices, mode="clip", out=stored.reshape(values.shape))
+        else:
+            stored[:, inside] = stored_table.take(counts.indices, mode="clip")
+        return Normalized(stored, lows, highs, np.array(clipped))
 
     def _channel(
         self,
@@ -226,6 +295,10 @@ class Normalization:
             values /= high - low
         if isinstance(normalizer, UNBOUNDED):
             return values.clip(*_limits(self.dtype), out=values)
+        return self._clipped(values)
+
+    def _clipped(self, values: Pixels) -> Pixels:
+        """``scale * y`` of float64 values y, clipped to 0..1; they are overwritten."""
         np.maximum(values, 0, out=values)
         np.minimum(values, 1, out=values)
         if self.dtype.kind in "iu":

@@ -44,8 +44,12 @@ def counted_moments(values: Pixels, inside: Pixels | None, count: int) -> tuple[
     channels = len(values)
     totals, squares, highest = [0] * channels, [0] * channels, [0] * channels
     for part in _batches(values):
-        within = values[:, part] if inside is None else values[:, part] * inside[part]
-        exact = within.astype(np.float64, order="C")
+        within = np.ascontiguousarray(values[:, part])
+        if inside is not None:
+            # Of the same type and shape, so that NumPy multiplies without conversion and row by row.
+            kept = inside[part].astype(values.dtype).reshape(-1)
+            within = (within.reshape(channels, -1) * kept).reshape(within.shape)
+        exact = within.astype(np.float64)
         sums = np.add.reduce(exact.reshape(channels, -1), axis=1).tolist()
         products = np.add.reduce(np.vecdot(exact, exact).reshape(channels, -1), axis=1).tolist()
         tops = np.maximum.reduce(within.reshape(channels, -1), axis=1).tolist()
@@ -102,7 +106,10 @@ def focus_of(values: Pixels) -> list[float]:
     for batch in _batches(values):
         part: Pixels = values[:, batch].astype(dtype, order="C")
         if height > 2:
-            _add_squares(gradient, part[:, :, 2:] - part[:, :, :-2], along_y)
+            # Rows of a plane in one, which is faster.
+            rows = part.reshape(channels, part.shape[1], height * width)
+            differences = rows[..., 2 * width :] - rows[..., : -2 * width]
+            _add_squares(gradient, differences.reshape(channels, part.shape[1], height - 2, width), along_y)
         if width > 2:
             # Along all rows at once, which is faster; where a row meets the next is left out.
             differences = np.empty_like(part)
@@ -151,37 +158,22 @@ def medians_of(values: Pixels) -> list[float]:
     return [(row[0] + row[-1]) / 2 for row in middle]
 
 
-def fragments_of(inside: Pixels) -> int:
+def fragments_of(inside: Pixels, stacked: bool = False) -> int:
     """Number of connected pieces of a label; voxels that share a face, an edge or a corner are connected.
 
     Parameters
     ----------
     inside : ndarray of bool, shape (z, y, x)
+    stacked : bool
+        Whether the label is known to be one piece in each plane where it has voxels.
     """
     from scipy import ndimage
 
     # Most cells are one piece of a simple shape, which is told faster than pieces are found.
-    if all(map(_is_stack, inside)) and bool((inside[1:] & inside[:-1]).any(axis=(1, 2)).all()):
+    if stacked and bool((inside[1:] & inside[:-1]).any(axis=(1, 2)).all()):
         return 1
     inside = inside[0] if len(inside) == 1 else inside
     return int(ndimage.label(inside, _every_neighbour(inside.ndim))[1])
-
-
-def _is_stack(inside: Pixels) -> bool:
-    """Whether a plane's voxels are one run in each row from the first to the last, each next to that of the row before.
-
-    Those of a plane without a voxel are not.
-    """
-    filled = np.flatnonzero(inside.any(axis=1))
-    if not len(filled):
-        return False
-    inside = inside[filled[0] : filled[-1] + 1]
-    first = inside.argmax(axis=1)
-    stop = inside.shape[1] - inside[:, ::-1].argmax(axis=1)
-    # Gaps and empty rows would count as voxels.
-    if int(np.add.reduce(stop - first)) != np.count_nonzero(inside):
-        return False
-    return bool((first[1:] <= stop[:-1]).all() and (stop[1:] >= first[:-1]).all())
 
 
 @cache

@@ -129,10 +129,10 @@ class Sample:
         """Percentiles, in 0..100."""
         size = self.values.size
         places = [position(percentile, size) for percentile in percentiles]
-        if self.indices is None:
-            ranked = _order_statistics(self.values, {rank for first, second, _ in places for rank in (first, second)})
-            return tuple(between(ranked[first], ranked[second], way) for first, second, way in places)
         if self._below is None:
+            if self.indices is None:
+                ranked = _order_statistics(self.values, {rank for each in places for rank in each[:2]})
+                return tuple(between(ranked[first], ranked[second], way) for first, second, way in places)
             self._below = np.bincount(self.indices).cumsum()
         wanted = [rank + 1 for first, second, _ in places for rank in (first, second)]
         found = [float(self.base + number) for number in self._below.searchsorted(wanted).tolist()]
@@ -153,6 +153,67 @@ class Sample:
         lower = int(self._below[min(first, len(self._below)) - 1]) if first > 0 else 0
         upper = size - (int(self._below[last]) if last >= 0 else 0)
         return (lower + upper) / size
+
+
+class Counts:
+    """How often each value occurs in several channels of small unsigned integers, counted at once.
+
+    Parameters
+    ----------
+    values : ndarray of unsigned integers, shape (c, n)
+        At least one a channel.
+    width : int
+        More than the highest value.
+    """
+
+    __slots__ = ("_below", "indices", "values", "width")
+
+    def __init__(self, values: Pixels, width: int) -> None:
+        channels = len(values)
+        self.values = values
+        self.width = width
+        # Of each value in a flattened table of shape (c, width).
+        self.indices = values.astype(np.intp)
+        for number in range(1, channels):
+            self.indices[number] += number * width
+        # Over all channels, so that pixels of those before count too.
+        self._below = np.bincount(self.indices.reshape(-1), minlength=channels * width).cumsum()
+
+    @classmethod
+    def of(cls, values: Pixels) -> Counts | None:
+        """None where the highest value is not below n, so that counting would not pay."""
+        width = int(values.max()) + 1 if values.size else 0
+        return cls(values, width) if 0 < width <= values.shape[1] else None
+
+    def percentiles(self, percentiles: Sequence[float]) -> list[tuple[float, ...]]:
+        """Percentiles of each channel, as those of `Sample`."""
+        channels, size = self.values.shape
+        places = [position(percentile, size) for percentile in percentiles]
+        ranks = [rank + 1 for first, second, _ in places for rank in (first, second)]
+        wanted = [start + rank for start in range(0, channels * size, size) for rank in ranks]
+        found = self._below.searchsorted(wanted).tolist()
+        each, width = len(ranks), self.width
+        return [
+            tuple(
+                between(
+                    float(found[channel * each + 2 * number] - channel * width),
+                    float(found[channel * each + 2 * number + 1] - channel * width),
+                    way,
+                )
+                for number, (_, _, way) in enumerate(places)
+            )
+            for channel in range(channels)
+        ]
+
+    def outside(self, channel: int, low: float, high: float) -> float:
+        """Share of the pixels of a channel strictly below `low` or above `high`."""
+        size, start = self.values.shape[1], channel * self.width
+        first, last = min(math.ceil(low), self.width), min(math.floor(high), self.width - 1)
+        before = channel * size
+        lower = int(self._below[start + first - 1]) - before if first > 0 else 0
+        upper = size - (int(self._below[start + last]) - before) if last >= 0 else size
+        share: float = (lower + upper) / size
+        return share
 
 
 def _order_statistics(values: Pixels, ranks: set[int]) -> dict[int, float]:

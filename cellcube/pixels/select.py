@@ -43,6 +43,14 @@ class Box:
         z, y, x = (slice(start, stop) for start, stop in zip(self.start, self.stop, strict=True))
         return z, y, x
 
+    def within(self, other: Box) -> Box:
+        """The box in voxels counted from the start of another one."""
+        start, stop = (
+            tuple(each - first for each, first in zip(ends, other.start, strict=True))
+            for ends in (self.start, self.stop)
+        )
+        return Box(start, stop)  # type: ignore[arg-type]
+
 
 class Placement(Protocol):
     """Where a crop lies in its field of view, and how its pixels are taken from there.
@@ -183,6 +191,16 @@ class Window:
     def pixels(self, volume: Pixels, offset: Triple = (0, 0, 0), out: Pixels | None = None) -> Pixels:
         """The crop of one channel, in its dtype, as `cut` makes it."""
         return cut(volume, self, offset, out)
+
+    def put(self, volumes: Sequence[Pixels], offset: Triple, out: Pixels) -> None:
+        """The crops of several channels, as `pixels` makes them, into `out` of shape (c, z, y, x)."""
+        z, y, x = (
+            slice(part.start - first, part.stop - first) for part, first in zip(self.source, offset, strict=True)
+        )
+        if not self.is_whole:
+            out[...] = 0
+        for crop, volume in zip(out, volumes, strict=True):
+            crop[self.target] = volume[z, y, x]
 
     def labels(self, volume: Pixels, offset: Triple = (0, 0, 0)) -> Pixels:
         """The crop of a label image, as `cut` makes it."""

@@ -19,6 +19,7 @@ from cellcube.spec.people import Author
 from cellcube.spec.pipelines import Illumination, Pipeline, Split
 from cellcube.spec.sentences import sentence
 from cellcube.spec.values import Micrometres, Name, Size, Value, described, functions_in, plain
+from cellcube.urls import public_url
 
 # What these say does not change a pixel, so an append may differ in them.
 _DESCRIPTIVE = ("name", "description", "licence", "authors", "doi", "citation", "keywords", "columns")
@@ -33,6 +34,7 @@ _LATER = (
     "preprocess",
     "illumination",
     "saturation",
+    "channel_measures",
     "measure",
     "representations",
 )
@@ -50,13 +52,25 @@ class Storage(Value):
         Cells in an inner chunk, the smallest piece that can be read.
     shard_mb : float
         Uncompressed size of a shard of the crops, in 10^6 bytes.
-    codec : str
+    codec : {"blosc-zstd", "blosc-lz4", "zstd", "none"}
         Compression of an inner chunk.
+    level : int
+        Of the compression, from fast to small.
+    shuffle : {"bitshuffle", "shuffle", "noshuffle"}
+        How Blosc orders bits or bytes before it compresses them.
     """
 
     chunk_cells: Annotated[int, Field(ge=1, le=4096)] = 1
     shard_mb: Annotated[float, Field(gt=0, le=2000)] = 64.0
     codec: Literal["blosc-zstd", "blosc-lz4", "zstd", "none"] = "blosc-zstd"
+    level: Annotated[int, Field(ge=1, le=9)] = 1
+    shuffle: Literal["bitshuffle", "shuffle", "noshuffle"] = "bitshuffle"
+
+    def identity(self) -> dict[str, Any]:
+        """As plain values; those that came later only where they are used."""
+        fields = type(self).model_fields
+        unused = [name for name in ("level", "shuffle") if getattr(self, name) == fields[name].default]
+        return {name: value for name, value in plain(self).items() if name not in unused}
 
 
 class CubeSpec(Pipeline):
@@ -133,6 +147,9 @@ class CubeSpec(Pipeline):
     saturation : float, optional
         Intensity from which a pixel is saturated, such as 4095 for a camera of 12 bits. None: the highest value of
         the image's integer type.
+    channel_measures : bool
+        Measure intensities, saturation, background and focus of every channel. False leaves these columns out, which
+        makes builds of small crops faster; geometry and shape are always there.
     measure : callable, optional
         ``(pixels (c, z, y, x), mask (z, y, x) or None, cell) -> {name: number}``: more columns of the manifest.
     drop : str or callable, optional
@@ -174,6 +191,7 @@ class CubeSpec(Pipeline):
     flip: Name | int | None = None
     preprocess: InstanceOf[UserFunction] | None = None
     saturation: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    channel_measures: bool = True
     measure: InstanceOf[UserFunction] | None = None
     drop: Name | InstanceOf[UserFunction] | None = None
     representations: dict[RepresentationName, Pipeline] = Field(default_factory=dict)
@@ -288,6 +306,7 @@ class CubeSpec(Pipeline):
         if isinstance(self.channels, dict):
             # Their order is that of the cube's channels, and the order of a mapping does not count.
             values["channels"] = [list(pair) for pair in self.channels.items()]
+        values["storage"] = self.storage.identity()
         unused = [
             name
             for name in _LATER
@@ -296,11 +315,14 @@ class CubeSpec(Pipeline):
         return {name: value for name, value in values.items() if name not in unused}
 
     def to_dict(self) -> dict[str, Any]:
-        """All fields as plain values that JSON and YAML can hold."""
+        """All fields as plain values that JSON and YAML can hold, without passwords and signatures of URLs."""
         own = [name for name in type(self).model_fields if name not in Pipeline.model_fields]
         place = own.index("measure")
         names = [*own[:place], *Pipeline.model_fields, *own[place:]]
-        return {name: plain(getattr(self, name)) for name in names}
+        values = {name: plain(getattr(self, name)) for name in names}
+        for images in values["illumination"].values():
+            images.update({name: public_url(path) for name, path in images.items() if isinstance(path, str)})
+        return values
 
     def replace(self, **fields: Any) -> CubeSpec:
         """Another spec with some fields changed, validated again."""

@@ -154,6 +154,12 @@ def test_flipped_twice_is_flipped_once(values: Any, data: Any) -> None:
     assert skew_flips(np.flip(values, axes), np.flip(inside, axes)) == (False, False)
 
 
+def test_what_lies_in_one_column_does_not_lean() -> None:
+    values = np.ones((1, 7, 5), np.uint8)
+    values[0, [1, 4], 3] = 6, 94
+    assert skew_flips(values, np.ones(values.shape, bool), 0.0, (1.0, 1.5)) == (True, False)
+
+
 @given(arrays("uint8", st.tuples(st.just(1), st.integers(2, 7), st.integers(2, 7))), SPACINGS)
 def test_skewness_against_the_definition(values: Any, spacing: tuple[float, float]) -> None:
     inside = np.ones(values.shape, bool)

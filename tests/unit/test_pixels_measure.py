@@ -16,6 +16,7 @@ from cellcube.errors import CellError
 from cellcube.pixels.measure import MEASURES, box_of_labels, measure_cell, surroundings
 from cellcube.pixels.quality import fragments_of, medians_of
 from cellcube.pixels.select import Box
+from cellcube.pixels.shapes import shapes_of_labels
 
 
 @st.composite
@@ -382,3 +383,14 @@ def test_focus_of_noise_is_one_whatever_its_offset_and_gain(dtype: str) -> None:
 def test_focus_of_nothing_is_zero(value: float, dtype: str) -> None:
     flat = np.full((1, 2, 37, 41), min(value, 60_000) if dtype == "float16" else value).astype(dtype)
     assert measured(flat, None, 1, Box((0, 0, 0), (2, 37, 41)))["focus"] == 0
+
+
+@given(label_images(), st.tuples(*[st.integers(0, 1000)] * 3))
+def test_shapes_of_labels(labels: Any, offset: tuple[int, int, int]) -> None:
+    for label, shape in shapes_of_labels(labels, offset).items():
+        voxels = np.argwhere(np.equal(labels, label)) + offset
+        assert shape.voxels == len(voxels)
+        np.testing.assert_allclose(shape.centre, voxels.mean(axis=0), rtol=1e-12)
+        for plane in np.equal(labels, label):
+            if shape.stacked and plane.any():
+                assert components(plane, return_num=True, connectivity=2)[1] == 1

@@ -397,3 +397,21 @@ def test_pixels_of_other_stages_are_checked_alike() -> None:
     assert (kept.dtype, kept.tolist()) == (np.uint8, [[0, 3]])
     with pytest.raises(UserFunctionError, match=r"^project: module:f returned an array of shape \(1,\)"):
         checked_pixels(np.zeros(1), (2,), np.dtype("uint8"), "module:f", "c7", "project")
+
+
+@pytest.mark.parametrize("dtype", OUTPUTS)
+@pytest.mark.parametrize("normalizer", [Percentile(), MinMax(), Range(low=100, high=400), TransmittedLight()])
+@pytest.mark.parametrize("masked", [False, True])
+def test_channels_together_are_those_one_by_one(normalizer: Any, dtype: str, masked: bool) -> None:
+    rng = np.random.default_rng(5)
+    crop = rng.poisson([[[[20]]], [[[150]]], [[[300]]], [[[7]]]], (4, 1, 40, 40)).astype("uint16")
+    crop[3] = 9
+    inside = rng.random(crop.shape[1:]) < 0.6 if masked else None
+    fitted = [None, (120.5, 170.25), None, None]
+    together = normalization(normalizer, dtype, 4)(crop, [inside] * 4, {}, fitted=fitted)
+    for number, (channel, bounds) in enumerate(zip(crop, fitted, strict=True)):
+        # Signed pixels are taken one channel at a time.
+        alone = normalization(normalizer, dtype)(channel[None].astype("int32"), [inside], {}, fitted=[bounds])
+        np.testing.assert_array_equal(together.pixels[number], alone.pixels[0])
+        for name in ("low", "high", "clipped"):
+            assert getattr(together, name)[number] == getattr(alone, name)[0]

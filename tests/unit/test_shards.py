@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,42 @@ def test_zarr_reads_every_array_and_codec(name: str, codec: str) -> None:
     found = read_by_zarr(layout, array, [piece for piece, _ in pieces], 10)
     np.testing.assert_array_equal(found, cells)
     assert found.dtype == array.dtype
+
+
+@pytest.mark.parametrize(("shuffle", "flags"), [("bitshuffle", 4), ("shuffle", 1), ("noshuffle", 0)])
+@pytest.mark.parametrize("codec", ["blosc-zstd", "blosc-lz4"])
+def test_level_and_shuffling_are_those_of_the_metadata(codec: str, shuffle: str, flags: int) -> None:
+    layout = make_layout(codec=codec, level=5, shuffle=shuffle, shape=(2, 40, 40))
+    assert Layout.from_dict(layout.to_dict()) == layout
+    array = layout.arrays()["cells"]
+    cells = some_cells(array, 6)
+    shard = write_pieces(array, cells, 6)[0][0]
+    np.testing.assert_array_equal(read_by_zarr(layout, array, [shard], 6), cells)
+    # Blosc's header tells how it shuffled: https://github.com/Blosc/c-blosc/blob/main/README_CHUNK_FORMAT.rst
+    assert {chunk[2] & 0b101 for chunk in split_shard(shard, array)} == {flags}
+    document = metadata_documents(
+        layout, 6, {"format": 1}, "test", None, {"cells": [(0, 1)] * 2, "bright": [(0, 1)] * 2}
+    )
+    [sharding] = json.loads(document["cells/zarr.json"])["codecs"]
+    told = sharding["configuration"]["codecs"][1]["configuration"]
+    assert (told["clevel"], told["shuffle"]) == (5, shuffle)
+
+
+def test_a_higher_level_of_zstd_takes_less_room() -> None:
+    pixels = np.repeat(np.random.default_rng(0).integers(0, 40, (1, 2, 2, 64, 32)), 2, axis=-1).astype("uint16")
+    sizes = {}
+    for level in (1, 9):
+        layout = make_layout(codec="zstd", level=level, shape=(2, 64, 64))
+        sizes[level] = len(ChunkCodec(layout.arrays()["cells"]).encode(pixels))
+    assert sizes[9] < sizes[1]
+
+
+def test_a_layout_tells_level_and_shuffling_only_where_they_are_chosen() -> None:
+    plain = make_layout().to_dict()
+    assert {"level", "shuffle"} & plain.keys() == set()
+    assert Layout.from_dict(plain) == make_layout()
+    chosen = make_layout(level=3).to_dict()
+    assert {**plain, "level": 3} == chosen
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "float16", "float32"])

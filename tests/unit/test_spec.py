@@ -142,12 +142,19 @@ def test_defaults() -> None:
         "dtype": None,
         "projections": ["max_z"],
         "saturation": None,
+        "channel_measures": True,
         "measure": None,
         "drop": None,
         "representations": {},
         "split": None,
         "cell_axis": "cell",
-        "storage": {"chunk_cells": 1, "shard_mb": 64.0, "codec": "blosc-zstd"},
+        "storage": {
+            "chunk_cells": 1,
+            "shard_mb": 64.0,
+            "codec": "blosc-zstd",
+            "level": 1,
+            "shuffle": "bitshuffle",
+        },
     }
 
 
@@ -180,6 +187,8 @@ def test_what_describes_does_not_count() -> None:
         {"dtype": "float16"},
         {"projections": []},
         {"storage": {"codec": "none"}},
+        {"storage": {"level": 3}},
+        {"storage": {"shuffle": "noshuffle"}},
         {"drop": "oversize"},
         {"cell_axis": "t"},
         {"axes": "CYX"},
@@ -403,3 +412,14 @@ def test_yaml_on_s3(s3: dict[str, Any]) -> None:
 
     Location.of("s3://bucket/spec.yaml", s3).write(CubeSpec(shape=(2, 3, 4)).to_yaml().encode())
     assert CubeSpec.from_yaml("s3://bucket/spec.yaml", s3).shape == (2, 3, 4)
+
+
+def test_urls_of_illumination_images_lose_their_keys() -> None:
+    signed = "https://me:pw@host/flat.tif?X-Amz-Signature=abc"
+    spec = CubeSpec(illumination={"DNA": {"flat": signed, "dark": "s3://bucket/dark.tif"}})
+    assert spec.illumination["DNA"].flat == signed
+    shown = {"flat": "https://host/flat.tif", "gain": None, "dark": "s3://bucket/dark.tif"}
+    assert spec.to_dict()["illumination"] == {"DNA": shown}
+    # Another signature of the same image is the same spec.
+    other = CubeSpec(illumination={"DNA": {"flat": signed.replace("abc", "def"), "dark": "s3://bucket/dark.tif"}})
+    assert spec.digest == other.digest
