@@ -341,20 +341,24 @@ class _Check:
 
     def _paths(self, frame: pd.DataFrame, column: str, *, required: bool) -> pd.Series:
         values = frame[column]
-        given = values.notna()
-        wrong = given & ~values.map(lambda value: isinstance(value, str | os.PathLike)).astype(bool)
+        wrong = pd.Series(False, values.index)
+        if pd.api.types.infer_dtype(values, skipna=True) in ("string", "empty"):
+            text = optional_text(values)
+        else:
+            wrong = values.notna() & ~values.map(lambda value: isinstance(value, str | os.PathLike)).astype(bool)
+            text = values.map(_path_text).astype(str)
         if wrong.any():
             self.problems.append(f"{column!r} mixes types: not a path in {self._rows(wrong)}")
-        text = values.map(_path_text)
         empty = (text == "") & ~wrong
         if required and empty.any():
             self.problems.append(f"{column!r} is empty in {self._rows(empty)}")
-        return text.astype(str)
+        return text
 
     def _numbers(self, frame: pd.DataFrame, column: str) -> pd.Series:
         values = pd.to_numeric(frame[column], errors="coerce").astype("float64")
         wrong = values.isna() & frame[column].notna()
-        wrong &= frame[column].astype(str).str.lower() != "nan"
+        if wrong.any():
+            wrong &= frame[column].astype(str).str.lower() != "nan"
         if frame[column].dtype.kind == "b":
             wrong = frame[column].notna()
         if wrong.any():
@@ -411,13 +415,15 @@ class _Check:
                     self.problems.append(f"'{axis}1' is not above '{axis}0' in {self._rows(empty)}")
 
     def _same_in_fov(self, checked: pd.DataFrame, columns: list[str]) -> None:
-        grouped = checked.groupby("fov_id", sort=False)
+        codes, fovs = pd.factorize(checked["fov_id"])
         for column in columns:
             if column not in checked:
                 continue
-            differs = grouped[column].nunique(dropna=False) > 1
-            if differs.any():
-                fov = differs.index[differs][0]
+            values, count = pd.factorize(checked[column], use_na_sentinel=False)
+            # One number for each value in each FOV: as many as there are FOVs, if none differs.
+            pairs = np.unique(codes * np.int64(len(count)) + values)
+            if len(pairs) > len(fovs):
+                fov = fovs[np.flatnonzero(np.bincount(pairs // len(count)) > 1)[0]]
                 self.problems.append(
                     f"{column!r} differs between rows of one FOV, such as {str(fov)!r}: give them their own fov_id"
                 )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,8 +16,10 @@ from cellcube.cube import ArrayLayout, CubeState, Layout
 from cellcube.ledger import (
     OUTCOME_COLUMNS,
     Recorder,
+    about_table,
     fold_objects,
     fold_outcomes,
+    joined_bytes,
     read_run,
     read_run_table,
     read_table,
@@ -26,7 +29,8 @@ from cellcube.ledger import (
 )
 from cellcube.location import Location
 from cellcube.spec import is_projection
-from cellcube.versioned import (
+from cellcube.tables import is_in
+from cellcube.version_catalogs import (
     FOLDER,
     PlainDumper,
     needs_snapshot,
@@ -105,7 +109,7 @@ def read_cells(root: Location, version: int) -> pd.DataFrame:
     new = [read_run_table(runs, number, "cells") for number in range(known + 1, version + 1)]
     joined = _join([*([frame] if frame is not None else []), *new]) if new or frame is None else frame
     gone = [read_retracted(root, number) for number in range(known + 1, version + 1)]
-    return joined[~joined["cell_id"].isin(pd.concat(gone)["cell_id"])].reset_index(drop=True) if gone else joined
+    return joined[~is_in(joined["cell_id"], pd.concat(gone)["cell_id"])].reset_index(drop=True) if gone else joined
 
 
 def read_retracted(root: Location, version: int) -> pd.DataFrame:
@@ -132,6 +136,27 @@ def _join(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return joined
 
 
+def _cells_bytes(root: Location, state: CubeState) -> bytes | memoryview:
+    """The manifest as Parquet. Its rows, which may be millions, only pass by where nothing but new ones is added."""
+    runs, version = root / "runs", state.version
+
+    def describe(names: Iterable[Hashable]) -> dict[str, Any]:
+        return {"version": version, "columns": column_descriptions(state, names)}
+
+    # Where something is missing or damaged, `read_cells` knows what to do or to say.
+    with contextlib.suppress(OSError, ValueError):
+        parts = [(root / CELLS).read()] if version > 1 else []
+        known = int(about_table(parts[0]).get("version", 0)) if parts else 0
+        new = range(known + 1, version + 1)
+        if known <= version and all(read_retracted(root, number).empty for number in new):
+            parts += [(runs / f"{run_name(number)}.cells.parquet").read() for number in new]
+            joined = joined_bytes(parts, describe)
+            if joined is not None:
+                return joined
+    cells = read_cells(root, version)
+    return table_bytes(cells, describe(cells))
+
+
 def is_current(root: Location, state: CubeState) -> bool:
     """Whether everything derived from the runs tells of the committed version."""
     try:
@@ -145,11 +170,10 @@ def write_manifest(root: Location, state: CubeState) -> None:
     """Write all that is derived from the runs; the catalog last."""
     runs, version, before = root / "runs", state.version, state.version - 1
     recorder = Recorder(root)
-    cells = read_cells(root, version)
     decided = read_run_table(runs, version, "outcomes")
     outcomes = fold_outcomes(read_outcomes(root, before) if before else None, decided)
     about = {"version": version}
-    recorder.write(CELLS, table_bytes(cells, {**about, "columns": column_descriptions(state, cells)}))
+    recorder.write(CELLS, _cells_bytes(root, state))
     recorder.write(OUTCOMES, table_bytes(outcomes, about))
     labels = [] if before == 0 else [read_fovs(root, before)[["fov_id", "labels"]].dropna()]
     fovs = fov_table(outcomes, [*labels, read_run_table(runs, version, "fovs")])
@@ -194,8 +218,8 @@ def _committed_objects(root: Location, version: int) -> pd.DataFrame:
     return folded
 
 
-def column_descriptions(state: CubeState, cells: pd.DataFrame) -> dict[str, str]:
-    """What each column of the manifest means."""
+def column_descriptions(state: CubeState, names: Iterable[Hashable]) -> dict[str, str]:
+    """What each column of the manifest means; of a DataFrame, its columns."""
     known = {
         "cell_id": "Identifier of the cell",
         "fov_id": "Identifier of the field of view",
@@ -206,7 +230,7 @@ def column_descriptions(state: CubeState, cells: pd.DataFrame) -> dict[str, str]
         "label_path": "Label image file, as the cell table gave it",
         **added(state.layout),
     }
-    return {str(name): known.get(str(name), "From the cell table") for name in cells.columns}
+    return {str(name): known.get(str(name), "From the cell table") for name in names}
 
 
 def _about(state: CubeState, counts: Mapping[str, int]) -> dict[str, Any]:

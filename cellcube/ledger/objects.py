@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from cellcube.location import Location
+from cellcube.tables import is_in
 
 OBJECT_COLUMNS = ("path", "size", "sha256", "run")
 
@@ -54,7 +55,7 @@ def fold_objects(before: pd.DataFrame | None, new: pd.DataFrame) -> pd.DataFrame
     """One row an object: the latest that was written at each path."""
     if before is None or before.empty:
         return new.reset_index(drop=True)
-    kept = before[~before["path"].isin(new["path"])]
+    kept = before[~is_in(before["path"], new["path"])]
     return pd.concat([kept, new], ignore_index=True).sort_values("path", ignore_index=True)
 
 

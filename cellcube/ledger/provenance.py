@@ -91,7 +91,8 @@ def _git(folder: Path, *arguments: str) -> str | None:
 def calling_script() -> Path | None:
     """The file that called into cellcube, or None in a notebook or an interactive session."""
     home = Path(cellcube.__file__).parent
-    for frame in inspect.stack()[1:]:
+    # Without lines of source, which take reading every file on the way.
+    for frame in inspect.stack(context=0)[1:]:
         file = Path(frame.filename)
         if frame.filename.startswith("<") or home in file.parents:
             continue

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,9 +21,15 @@ from cellcube.urls import options_for
 
 # A job ends after so many cells or FOVs: small enough to spread, resume and hold, large enough to be worth its cost.
 JOB_CELLS = 256
-
+# Jobs of cells that are small hold about so many shards: what lies between their borders need not be written twice.
+JOB_SHARDS = 3
+# But no more cells than this.
+MOST_CELLS = 2048
 
 JOB_FOVS = 8
+
+# Jobs of remote fields of view have several, where there are many: one is fetched while another is worked on.
+REMOTE_FOVS = 4
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,8 @@ class FovTask:
     source : FovSource
     cells : DataFrame
         Rows of the validated table.
+    digest : str
+        Of `cells`: of the types and values of all columns.
     bounds : dict
         (low, high) that were fitted over more than this field, by representation and channel; None where nothing could
         be fitted.
@@ -43,6 +50,7 @@ class FovTask:
 
     source: FovSource
     cells: pd.DataFrame
+    digest: str
     bounds: Mapping[str, Mapping[str, tuple[float, float] | None]] = field(default_factory=dict)
 
 
@@ -123,9 +131,13 @@ def fov_tasks(
     starts = np.flatnonzero(np.r_[True, ids[1:] != ids[:-1]])
     bounds = [*starts.tolist(), len(ids)]
     shared = _shared_columns(table, frame, starts)
+    # Types are part of it: the text "1" and the number 1 are stored differently.
+    types = repr([(str(name), str(kind)) for name, kind in frame.dtypes.items()]).encode()
+    hashes = pd.util.hash_pandas_object(frame, index=False).to_numpy("<u8")
     for number, (start, stop) in enumerate(pairwise(bounds)):
         first = {name: values[number] for name, values in shared.items()}
-        yield FovTask(_source(table, first, spec, storage_options), frame.iloc[start:stop])
+        digest = hashlib.sha256(types + hashes[start:stop].tobytes()).hexdigest()
+        yield FovTask(_source(table, first, spec, storage_options), frame.iloc[start:stop], digest)
 
 
 def _shared_columns(table: CellTable, frame: pd.DataFrame, starts: Any) -> dict[str, list[Any]]:
@@ -191,20 +203,25 @@ def _known(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else float(value)
 
 
-def make_jobs(tasks: Sequence[FovTask], digest: str) -> tuple[Job, ...]:
-    """Whole FOVs, in order, in jobs of about `JOB_CELLS` cells.
+def make_jobs(tasks: Sequence[FovTask], digest: str, shard_cells: int = 0) -> tuple[Job, ...]:
+    """Whole FOVs, in order, in jobs of about `JOB_CELLS` cells, or of `JOB_SHARDS` shards where these hold more.
 
     Parameters
     ----------
     tasks : sequence of FovTask
     digest : str
         Of the spec and the layout.
+    shard_cells : int
+        Cells in a shard.
     """
+    most = max(JOB_CELLS, min(JOB_SHARDS * shard_cells, MOST_CELLS))
     jobs: list[Job] = []
     held: list[FovTask] = []
     count = 0
+    least = min(REMOTE_FOVS, len(tasks) // 16) if any(task.source.is_remote for task in tasks) else 1
     for task in tasks:
-        if held and (count + len(task.cells) > JOB_CELLS or len(held) == JOB_FOVS):
+        full = count + len(task.cells) > most and len(held) >= least
+        if held and (full or len(held) == JOB_FOVS):
             jobs.append(_job(held, digest))
             held, count = [], 0
         held.append(task)
@@ -217,8 +234,5 @@ def make_jobs(tasks: Sequence[FovTask], digest: str) -> tuple[Job, ...]:
 def _job(fovs: list[FovTask], digest: str) -> Job:
     hashed = hashlib.sha256(digest.encode())
     for fov in fovs:
-        hashed.update(repr((fov.source, fov.bounds)).encode())
-        # Types are part of it: the text "1" and the number 1 are stored differently.
-        hashed.update(repr([(str(name), str(kind)) for name, kind in fov.cells.dtypes.items()]).encode())
-        hashed.update(json.dumps(fov.cells.to_dict("split")["data"], default=str).encode())
+        hashed.update(repr((fov.source, fov.bounds, fov.digest)).encode())
     return Job(hashed.hexdigest()[:24], tuple(fovs))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from cellcube import cube as cubes
+from cellcube.columns import added
 from cellcube.cube import Layout, PieceWriter
-from cellcube.ledger import Recorder
+from cellcube.ledger import Recorder, table_bytes
 from cellcube.location import Location
 from cellcube.manifest import write_manifest
 from cellcube.run.commit import commit_run
@@ -61,7 +61,7 @@ def write_large_dataset(
     outcomes = rows[["cell_id", "fov_id", "label"]].assign(status="kept", reason="")
     fovs = pd.DataFrame({"fov_id": rows["fov_id"].unique()}).assign(labels=1000)
     tables: dict[Any, pd.DataFrame] = {"outcomes": outcomes, "fovs": fovs}
-    write_manifest(root, commit_run(recorder, spec, layout, None, rows, tables, record, {}))
+    write_manifest(root, commit_run(recorder, spec, layout, None, [table_bytes(rows)], tables, record, {}))
 
 
 def _shard(layout: Layout) -> bytes:
@@ -73,20 +73,23 @@ def _shard(layout: Layout) -> bytes:
 
 
 def _rows(layout: Layout, count: int) -> pd.DataFrame:
-    numbers = np.arange(count)
+    """Manifest rows with all columns of a build; measures are random, as nothing compresses them."""
+    numbers, rng = np.arange(count), np.random.default_rng(0)
     rows = {
         "cell_id": np.char.add("cell-", np.char.zfill(numbers.astype(str), 8)),
         "fov_id": np.char.add("fov-", (numbers // 1000).astype(str)),
         "label": numbers % 1000 + 1,
         "well": np.char.add("well-", (numbers % 384).astype(str)),
     }
-    frame = pd.DataFrame({name: pd.Series(values) for name, values in rows.items()})
-    for name, kind in cubes.cell_coordinates(layout).items():
-        if name not in frame and name not in ("run", "retracted"):
-            frame[name] = np.zeros(count, kind)
-    for name in cubes.channel_coordinates(layout):
-        for channel in layout.channels:
-            frame[f"{name}_{channel}"] = 0.0
-    for channel in layout.channels:
-        frame[f"intensity_max_{channel}"] = 65_535.0
-    return frame
+    columns: dict[str, Any] = {name: pd.Series(values) for name, values in rows.items()}
+    columns["fov_path"] = "images/" + columns["fov_id"] + ".tif"
+    for name in added(layout):
+        if name in ("shifted", "oversize", "touches_border"):
+            columns[name] = np.zeros(count, bool)
+        elif name.startswith("origin_") or name[1:] in ("0", "1") or name in ("area_voxels", "fragments"):
+            columns[name] = numbers % 2000
+        elif name.startswith(("voxel_size", "intensity_max")):
+            columns[name] = np.full(count, 0.5 if name.startswith("voxel_size") else 65_535.0)
+        else:
+            columns[name] = rng.random(count)
+    return pd.DataFrame(columns)

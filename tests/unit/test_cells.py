@@ -434,3 +434,27 @@ def test_large_labels_are_exact(tmp_path: Path, label: int) -> None:
     assert load(rows(label=[1, label])).frame["label"].tolist() == [1, label]
     rows(label=[1, label]).to_csv(tmp_path / "t.csv", index=False)
     assert load(tmp_path / "t.csv").frame["label"].tolist() == [1, label]
+
+
+@pytest.mark.parametrize("kind", [str, object, Path], ids=["text", "objects", "paths"])
+def test_paths_of_any_kind(kind: Any) -> None:
+    given = [" x.tif", "y.tif "] if kind is not Path else [Path("x.tif"), Path("y.tif")]
+    dtype = object if kind is Path else kind
+    table = load(rows(fov_path=pd.Series(given, dtype=dtype)))
+    assert table.frame["fov_path"].tolist() == ["x.tif", "y.tif"]
+    assert table.frame["fov_id"].tolist() == ["x", "y"]
+    assert problems(rows(fov_path=pd.Series([given[0], None], dtype=dtype))) == ["'fov_path' is empty in 1 row (1)"]
+    assert problems(rows(fov_path=pd.Series([given[0], 3], dtype=object))) == [
+        "'fov_path' mixes types: not a path in 1 row (1)"
+    ]
+
+
+def test_the_first_field_whose_rows_differ_is_named() -> None:
+    table = pd.concat([rows(), rows(cell_id=["c", "d"], fov_path="y.tif")], ignore_index=True)
+    table["fov_id"] = ["one", "one", "two", "two"]
+    table["voxel_size_x"] = [0.5, 0.5, np.nan, 0.5]
+    assert problems(table) == [
+        "'voxel_size_x' differs between rows of one FOV, such as 'two': give them their own fov_id"
+    ]
+    table["voxel_size_x"] = [0.5, 0.5, np.nan, np.nan]
+    assert load(table).frame["fov_id"].tolist() == ["one", "one", "two", "two"]

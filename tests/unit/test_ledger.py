@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
 from cellcube.errors import DatasetAccessError, DatasetBusyError, DatasetDamagedError
@@ -20,17 +21,22 @@ from cellcube.functions import UserFunction
 from cellcube.ledger import (
     Claim,
     Recorder,
+    about_table,
     code_of,
     environment,
     fold_outcomes,
     function_record,
+    joined_bytes,
+    parse_table,
     read_run,
     read_run_table,
     read_table,
+    table_bytes,
     write_run,
     write_table,
 )
 from cellcube.ledger import claim as claims
+from cellcube.ledger import runs as runs_room
 from cellcube.location import Location
 
 
@@ -314,3 +320,54 @@ def test_the_latest_decision_on_a_cell_counts() -> None:
         ["b", "kept", 2],
         ["d", "failed", 2],
     ]
+
+
+# --- long tables --------------------------------------------------------------------------------------------
+
+
+def joined(parts: list[pd.DataFrame], **options: Any) -> pd.DataFrame | None:
+    found = joined_bytes([table_bytes(part) for part in parts], lambda names: {"columns": list(names)}, **options)
+    if found is None:
+        return None
+    assert about_table(bytes(found)) == {"columns": list(parse_table(found).columns)}
+    return parse_table(found)
+
+
+@pytest.mark.parametrize("rows", [1, 4, 5, 1000])
+def test_tables_are_joined_a_part_at_a_time(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs_room, "_GROUP_ROWS", rows)
+    numbers = np.arange(13)
+    whole = pd.DataFrame(
+        {"cell_id": numbers.astype(str), "n": numbers, "x": np.where(numbers % 3, 0.5, np.nan), "ok": numbers > 3}
+    )
+    parts = [whole[:3], whole[3:3], whole[3:4][["x", "ok", "cell_id", "n"]], whole[4:]]
+    pd.testing.assert_frame_equal(joined(parts), whole)
+
+
+def test_rows_are_changed_as_they_are_joined(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runs_room, "_GROUP_ROWS", 2)
+    parts = [pd.DataFrame({"n": [0, 1, 2]}), pd.DataFrame({"n": [3, 4]})]
+    found = joined(parts, change=lambda rows, start: rows.append_column("m", pa.array(np.arange(len(rows)) + start)))
+    assert found is not None
+    assert found["m"].tolist() == found["n"].tolist() == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"n": [1.5]}, {"n": ["1"]}, {"m": [1]}, {"n": [1], "m": [1]}, {"n": pd.array([1], "Int64")}],
+    ids=["type", "text", "name", "more", "gaps"],
+)
+def test_tables_of_other_columns_are_not_joined(other: dict[str, Any]) -> None:
+    assert joined([pd.DataFrame({"n": [1]}), pd.DataFrame(other)]) is None
+    assert joined([pd.DataFrame({"n": [1]})[:0]]) is None
+
+
+def test_text_that_is_missing_is_empty_when_joined() -> None:
+    found = joined([pd.DataFrame({"text": pd.Series(["a", None], dtype=str)}), pd.DataFrame({"text": ["b"]})])
+    assert found is not None
+    assert found["text"].tolist() == ["a", "", "b"]
+
+
+def test_some_columns_of_a_table() -> None:
+    data = table_bytes(pd.DataFrame({"a": [1], "b": [2], "c": [3]}))
+    assert parse_table(data, ["c", "a", "x"]).to_dict("list") == {"a": [1], "c": [3]}
