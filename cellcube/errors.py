@@ -263,6 +263,12 @@ class DatasetBusyError(DatasetError):
     kind = "dataset-busy"
 
 
+class PlanError(DatasetError, RuntimeError):
+    """A stored plan is not there, is out of date, or its jobs are not all done."""
+
+    kind = "plan"
+
+
 class DatasetDivergedError(DatasetError, FileExistsError):
     """The target holds another dataset, or other versions than those of the source."""
 
@@ -291,6 +297,16 @@ class BuildStoppedError(CellcubeError, RuntimeError):
     """A build with ``on_error="raise"`` stopped at the first cell that failed."""
 
     kind = "build-stopped"
+
+
+class WorkersLostError(CellcubeError, RuntimeError):
+    """Workers, or the scheduler of a cluster, ended without an answer, such as for want of memory.
+
+    `number` is that of the item that ended them, from 0, where one did.
+    """
+
+    kind = "workers-lost"
+    number: int | None = None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

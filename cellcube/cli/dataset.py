@@ -22,6 +22,7 @@ from cellcube.errors import did_you_mean
 @click.option("--on-error", type=click.Choice(["record", "raise"]), default="record", show_default=True)
 @click.option("--rebuild", type=click.Choice(["missing", "all"]), default="missing", show_default=True)
 @click.option("--identify", is_flag=True, help="Write user and host into the provenance.")
+@click.option("--profile", is_flag=True, help="Keep and show where the time went.")
 @click.option("--quiet", is_flag=True, help="No progress bar.")
 @storage_option
 def build(
@@ -34,6 +35,7 @@ def build(
     on_error: Any,
     rebuild: Any,
     identify: bool,
+    profile: bool,
     quiet: bool,
     storage_options: tuple[str, ...],
 ) -> None:
@@ -53,7 +55,8 @@ def build(
         progress=not quiet,
         dry_run=dry_run,
         identify=identify,
-        **_spec_fields(fields),
+        profile=profile,
+        **spec_fields(fields),
     )
     click.echo(str(report))
     if report.failed and not dry_run:
@@ -84,7 +87,8 @@ def demo(folder: Path, workers: int | None) -> None:
     run_demo(folder, workers=workers, say=click.echo)
 
 
-def _spec_fields(given: tuple[str, ...]) -> dict[str, Any]:
+def spec_fields(given: tuple[str, ...]) -> dict[str, Any]:
+    """Fields of the spec, as ``--set`` gives them."""
     from cellcube.spec import CubeSpec
 
     fields = pairs(given, "--set")

@@ -103,6 +103,17 @@ class ArrayFov(Closing):
         """Voxel size in µm."""
         return self._voxel_size
 
+    @property
+    def tile(self) -> tuple[int, int] | None:
+        """Size (y, x) of the chunks that the array is read by; None where it tells none."""
+        chunks = getattr(self._array, "chunks", None)
+        letters = self._layout.letters
+        if not chunks or "Y" not in letters or "X" not in letters:
+            return None
+        y, x = chunks[letters.index("Y")], chunks[letters.index("X")]
+        # Those of dask arrays may be of any sizes.
+        return (y, x) if isinstance(y, int) and isinstance(x, int) else None
+
     def read(self, channel: int, region: Region) -> Pixels:
         """Pixels (z, y, x) of one channel in a region of (z, y, x) slices.
 

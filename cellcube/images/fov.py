@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from cellcube.errors import AxesError, ChannelError, ImageMismatchError, SceneError, did_you_mean
-from cellcube.images.protocol import Closing, FovReader, ImageSource, Pixels, ReaderFactory, Region, VoxelSize
-from cellcube.images.registry import open_image
+from cellcube.images.files import is_remote
+from cellcube.images.protocol import Closing, ImageSource, Pixels, ReaderFactory, Region, VoxelSize
+from cellcube.images.registry import GuardedFov, open_image
 from cellcube.images.voxels import check_voxel_size
 
 ChannelChoice = tuple[str | int, ...] | Mapping[str, int] | None
@@ -46,6 +47,16 @@ class FovSource:
     label_images: Mapping[str, ImageSource] = field(default_factory=dict)
     voxel_size: VoxelSize = field(default_factory=VoxelSize)
 
+    @property
+    def every(self) -> list[ImageSource]:
+        """All images and label images."""
+        return [*self.images.values(), *([self.labels] if self.labels else []), *self.label_images.values()]
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether any of them must be fetched over a network."""
+        return any(is_remote(image.path) for image in self.every)
+
 
 class Fov(Closing):
     """An open field of view.
@@ -79,9 +90,9 @@ class Fov(Closing):
         self, source: FovSource, reader: str | ReaderFactory = "auto", *, pixels: bool = True, labels: bool = True
     ) -> None:
         self.fov_id = source.fov_id
-        self._open: list[FovReader] = []
-        self._planes: list[tuple[FovReader, int]] = []
-        self._labels: dict[str, tuple[FovReader, int, str]] = {}
+        self._open: list[GuardedFov] = []
+        self._planes: list[tuple[GuardedFov, int]] = []
+        self._labels: dict[str, tuple[GuardedFov, int, str]] = {}
         self.channels: tuple[str, ...] = ()
         self.shape: tuple[int, int, int] = (0, 0, 0)
         self.dtype: np.dtype[Any] = np.dtype("uint8")
@@ -97,7 +108,7 @@ class Fov(Closing):
             self.close()
             raise
 
-    def _image(self, source: ImageSource, reader: str | ReaderFactory) -> FovReader:
+    def _image(self, source: ImageSource, reader: str | ReaderFactory) -> GuardedFov:
         image = open_image(source, reader)
         self._open.append(image)
         return image
@@ -142,7 +153,7 @@ class Fov(Closing):
         )
         self.voxel_size = tuple(math.nan if value is None else value for value in (size.z, size.y, size.x))  # type: ignore[assignment]
 
-    def _label_image(self, labels: ImageSource, channel: str | None, reader: str | ReaderFactory) -> FovReader:
+    def _label_image(self, labels: ImageSource, channel: str | None, reader: str | ReaderFactory) -> GuardedFov:
         if channel is None and (callable(reader) or ":" in reader):
             # A user's reader knows the images; label images are files like any other.
             reader = "auto"
@@ -191,6 +202,12 @@ class Fov(Closing):
         """Whether a label image is open."""
         return bool(self._labels)
 
+    @property
+    def tile(self) -> tuple[int, int] | None:
+        """Size (y, x) of the tiles that the images are stored in and can be read by; None where they are not."""
+        found = {image.tile for image, _ in self._planes}
+        return found.pop() if len(found) == 1 else None
+
     def read(self, channel: int, region: Region) -> Pixels:
         """Pixels of one of `channels`, shape (z, y, x)."""
         image, index = self._planes[channel]
@@ -225,7 +242,7 @@ def _mismatch_remedy(labels: tuple[int, ...], image: tuple[int, ...]) -> str:
     return "Give a label image of the whole stack, or the plane or projection that the labels were made from."
 
 
-def _choose(image: FovReader, wanted: ChannelChoice, path: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+def _choose(image: GuardedFov, wanted: ChannelChoice, path: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Names and indices of the channels of an image that are wanted."""
     count = image.shape[0]
     known = image.channel_names

@@ -137,6 +137,7 @@ class ZarrPixels:
         self._sparse = sparse
         self.shape: tuple[int, ...] = tuple(int(size) for size in level.array.shape)
         self.dtype: Any = level.array.dtype
+        self.chunks: tuple[int, ...] = tuple(int(size) for size in level.array.chunks)
 
     def __getitem__(self, index: Any) -> Pixels:
         with image_errors(self._level.source.path, TruncatedImageError, "has chunks that cannot be read"):

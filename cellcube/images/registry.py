@@ -100,7 +100,7 @@ def find_reader(reader: str | ReaderFactory) -> ReaderFactory:
     return cast(ReaderFactory, found)
 
 
-def open_image(source: ImageSource, reader: str | ReaderFactory = "auto") -> FovReader:
+def open_image(source: ImageSource, reader: str | ReaderFactory = "auto") -> GuardedFov:
     """Open one scene of an image at one timepoint.
 
     Parameters
@@ -164,6 +164,8 @@ class GuardedFov(Closing):
             self.dtype: np.dtype[Any] = fov.dtype
             self.channel_names: tuple[str, ...] | None = fov.channel_names
             self.voxel_size: VoxelSize = fov.voxel_size
+            # Size (y, x) of the tiles that the image can be read by, where the reader tells one.
+            self.tile: tuple[int, int] | None = getattr(fov, "tile", None)
 
     def read(self, channel: int, region: Region) -> Pixels:
         """See `FovReader.read`."""

@@ -142,13 +142,14 @@ class TiffPages:
         rows = max(stop - start, 0)
         row_bytes = self._page_bytes // self._inner[0]
         offset = page.dataoffsets[0] + (plane * self._page_bytes if self._behind else 0) + start * row_bytes
+        data = np.empty(rows * row_bytes, np.uint8)
         with handle.lock:
             handle.seek(offset)
-            data = handle.read(rows * row_bytes)
-        if len(data) != rows * row_bytes:
-            raise self._missing(plane, f"the file ends {rows * row_bytes - len(data)} bytes too early")
+            held = handle.readinto(data)
+        if held != len(data):
+            raise self._missing(plane, f"the file ends {len(data) - held} bytes too early")
         stored = self.dtype.newbyteorder(">" if page.parent.byteorder == ">" else "<")
-        block = np.frombuffer(data, stored).reshape((rows, *self._inner[1:]))
+        block = data.view(stored).reshape((rows, *self._inner[1:]))
         return block[(0 if not isinstance(first, slice) else slice(None), *inner[1:])]
 
     def _open(self, page: Any) -> Any:

@@ -17,10 +17,13 @@ from cellcube.errors import ArgumentError
 from cellcube.ledger import (
     Recorder,
     RunTable,
+    Table,
     calling_script,
     code_of,
     environment,
     function_record,
+    joined_bytes,
+    parse_table,
     run_name,
     table_bytes,
     write_run,
@@ -74,7 +77,7 @@ def commit_run(
     spec: CubeSpec,
     layout: Layout,
     state: CubeState | None,
-    cells: pd.DataFrame,
+    cells: Sequence[bytes],
     tables: Mapping[RunTable, pd.DataFrame],
     record: Mapping[str, Any],
     fitted: Mapping[str, Any],
@@ -89,8 +92,8 @@ def commit_run(
     layout : Layout
     state : CubeState or None
         What is committed so far.
-    cells : DataFrame
-        Manifest rows of the kept cells, in the order of their pixels.
+    cells : sequence of bytes
+        Manifest rows of the kept cells, in the order of their pixels, as Parquet tables one below the other.
     tables : mapping
         The run's tables besides ``cells``.
     record : mapping
@@ -105,8 +108,8 @@ def commit_run(
     """
     version = state.version + 1 if state else 1
     first = state.count if state else 0
-    cells = _with_run(cells, version, first)
-    rows = manifest_coordinates(cells, layout)
+    run_cells = _run_cells(cells, version, first)
+    rows = manifest_coordinates(parse_table(run_cells, coordinate_columns(layout)), layout)
     old: Mapping[str, Any] = state.attributes if state else {"versions": []}
     attributes = {
         "format": FORMAT,
@@ -128,7 +131,7 @@ def commit_run(
         attributes,
         {"cells": first + len(rows), "retracted": state.retracted_at(state.version) if state else 0},
         record,
-        {"cells": cells, **{name: table.assign(run=version) for name, table in tables.items()}},
+        {"cells": run_cells, **{name: table.assign(run=version) for name, table in tables.items()}},
         lambda cube, documents: cubes.coordinate_chunks(cube, documents, layout, first, rows) if len(rows) else {},
     )
 
@@ -138,7 +141,7 @@ def commit_version(
     attributes: Mapping[str, Any],
     entry: Mapping[str, int],
     record: Mapping[str, Any],
-    tables: Mapping[RunTable, pd.DataFrame],
+    tables: Mapping[RunTable, Table],
     chunks: Callable[[Location, dict[str, bytes]], Mapping[str, bytes]],
 ) -> CubeState:
     """Add a version: its run, its coordinates, the list of its objects, then the metadata, which is the commit.
@@ -231,19 +234,33 @@ def stage_seconds(results: Sequence[JobResult]) -> dict[str, float]:
     return {name: round(sum(result.seconds[name] for result in results), 3) for name in names}
 
 
-def _with_run(cells: pd.DataFrame, version: int, first: int) -> pd.DataFrame:
-    """The manifest rows with the run and the place in the cube after the identity."""
-    cells = cells.copy(deep=False)
-    cells.insert(min(3, cells.shape[1]), "run", version)
-    cells.insert(min(4, cells.shape[1]), "position", np.arange(first, first + len(cells)))
-    return cells
+def _run_cells(parts: Sequence[bytes], version: int, first: int) -> bytes | memoryview:
+    """The manifest rows of a run as Parquet, with the run and the place in the cube after the identity."""
+    import pyarrow as pa
+
+    about = {"run": version}
+
+    def numbered(rows: Any, start: int) -> Any:
+        place = min(3, rows.num_columns)
+        positions = np.arange(first + start, first + start + len(rows))
+        rows = rows.add_column(place, "run", pa.array(np.full(len(rows), version)))
+        return rows.add_column(place + 1, "position", pa.array(positions))
+
+    joined = joined_bytes(parts, lambda _: about, numbered)
+    if joined is not None:
+        return joined
+    # There are none, or the columns of some differ, as measures of the user's own may.
+    frames = [frame for part in parts if len(frame := parse_table(part))] or [pd.DataFrame()]
+    rows = pd.concat(frames, ignore_index=True)
+    rows.insert(min(3, rows.shape[1]), "run", version)
+    rows.insert(min(4, rows.shape[1]), "position", np.arange(first, first + len(rows)))
+    return table_bytes(rows, about)
 
 
 def manifest_coordinates(kept: pd.DataFrame, layout: Layout) -> pd.DataFrame:
     """Manifest rows of a run with all columns that `cellcube.cube.coordinate_chunks` wants."""
     if kept.empty:
-        names = [*cubes.cell_coordinates(layout), *cubes.channel_coordinates(layout)]
-        return pd.DataFrame({name: [] for name in [*names, *(f"intensity_max_{each}" for each in layout.channels)]})
+        return pd.DataFrame({name: [] for name in coordinate_columns(layout)})
     rows = kept.assign(retracted=0)
     for name, kind in layout.metadata.items():
         if name not in rows:
@@ -255,10 +272,13 @@ def manifest_coordinates(kept: pd.DataFrame, layout: Layout) -> pd.DataFrame:
                 f"The column {name!r} holds {rows[name].dtype}, in the dataset it is {kind}.",
                 remedy="Convert the column, or give it another name.",
             )
-    for name in cubes.channel_coordinates(layout):
-        columns = [f"{name}_{channel}" for channel in layout.channels]
-        rows[name] = rows[columns].to_numpy("float64").tolist()
     return rows
+
+
+def coordinate_columns(layout: Layout) -> list[str]:
+    """Columns of the manifest that become coordinates, or tell of the windows of channels."""
+    kinds = [*cubes.channel_coordinates(layout), *(["intensity_max"] if layout.channel_measures else [])]
+    return [*cubes.cell_coordinates(layout), *(f"{name}_{channel}" for name in kinds for channel in layout.channels)]
 
 
 def common_voxel_size(rows: pd.DataFrame, before: Any) -> Any:
@@ -284,9 +304,10 @@ _DEVIATIONS = (-2.0, 5.0)
 def windows_of(rows: pd.DataFrame, layout: Layout) -> dict[str, list[list[float]]]:
     """Display window of each channel in stored values, by representation."""
     found = {}
+    nothing = pd.Series([], dtype="float64")
     for name, representation in layout.representations.items():
         found[name] = [
-            _window(each, rows[f"intensity_max_{channel}"].to_numpy("float64"), representation.dtype)
+            _window(each, rows.get(f"intensity_max_{channel}", nothing).to_numpy("float64"), representation.dtype)
             for each, channel in zip(representation.normalization, layout.channels, strict=True)
         ]
     return found

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import (
+    FIRST_COMPLETED,
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ThreadPoolExecutor,
+    wait,
+)
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from cellcube.errors import ArgumentError
+from cellcube.errors import ArgumentError, WorkersLostError
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -26,6 +36,9 @@ def available_cores() -> int:
 PATIENCE_SECONDS = 1.0
 WORTH_SECONDS = 4.0
 
+# After so long without a result it is looked whether a cluster is still there.
+LOOK_SECONDS = 10.0
+
 
 class Workers:
     """Runs functions over items with a bounded number under way.
@@ -41,6 +54,7 @@ class Workers:
 
     def __init__(self, executor: Any, jobs: int) -> None:
         self._executor: Executor | None = None
+        self._client: Any = None
         self._owned = False
         self._name = "this process"
         # cloudpickle carries lambdas and functions of a notebook to processes that cannot import them.
@@ -59,8 +73,9 @@ class Workers:
             self._name = f"{type(executor).__module__.partition('.')[0]}.{type(executor).__name__}"
         elif hasattr(executor, "get_executor") and hasattr(executor, "nthreads"):
             self._executor = executor.get_executor(pure=False)
-            self.count = max(1, sum(executor.nthreads().values()))
-            self._name = f"dask cluster of {len(executor.nthreads())} workers"
+            self._client = executor
+            self.count, self._name = 1, "dask cluster"
+            self._look_at_cluster()
         else:
             raise ArgumentError(
                 f"executor={executor!r} cannot run jobs.",
@@ -92,6 +107,11 @@ class Workers:
         function : callable
         items : iterable
             Taken as workers become free, so that it may be long.
+
+        Raises
+        ------
+        WorkersLostError
+            Where workers end without an answer. A dask cluster gives an item to other workers first.
         """
         numbered = enumerate(items)
         if self._executor is None:
@@ -102,6 +122,7 @@ class Workers:
         more = True
         try:
             while more or waiting:
+                self._look_at_cluster()
                 while more and len(waiting) < 2 * self.count + 1:
                     try:
                         number, item = next(numbered)
@@ -111,13 +132,33 @@ class Workers:
                     waiting[self._submit(function, item)] = number
                 if not waiting:
                     return
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                done, _ = wait(waiting, LOOK_SECONDS if self._client else None, return_when=FIRST_COMPLETED)
                 for future in done:
                     number = waiting.pop(future)
-                    yield number, future.result()
+                    yield number, _result_of(future, number, self._name)
         finally:
             for future in waiting:
                 future.cancel()
+
+    def _look_at_cluster(self) -> None:
+        """Count the workers of a cluster, which come and go.
+
+        Raises
+        ------
+        WorkersLostError
+            Where the client has lost its scheduler: what it would be given then is never answered.
+        """
+        if self._client is None:
+            return
+        threads = None
+        if self._client.status == "running":
+            with suppress(OSError, RuntimeError, ValueError):
+                threads = self._client.nthreads()
+        if self._client.status not in ("running", "newly-connected"):
+            raise _lost(self._name, " The connection to the scheduler is lost.")
+        if threads is not None:
+            self.count = max(1, sum(threads.values()))
+            self._name = f"dask cluster of {len(threads)} workers"
 
     def _here(
         self, function: Callable[[Item], Result], numbered: Iterator[tuple[int, Item]]
@@ -150,11 +191,37 @@ class Workers:
 
     def _submit(self, function: Callable[[Item], Result], item: Item) -> Future[Result]:
         assert self._executor is not None
-        if not self._pickled:
-            return self._executor.submit(function, item)
-        import cloudpickle
+        try:
+            if not self._pickled:
+                return self._executor.submit(function, item)
+            import cloudpickle
 
-        return self._executor.submit(call_pickled, cloudpickle.dumps((function, item)))
+            return self._executor.submit(call_pickled, cloudpickle.dumps((function, item)))
+        except BrokenExecutor as error:
+            raise _lost(self._name) from error
+
+
+def _result_of(future: Future[Result], number: int, name: str) -> Result:
+    try:
+        return future.result()
+    except (CancelledError, BrokenExecutor) as error:
+        # Nothing is cancelled here before the first exception: a client does so where it has lost its scheduler.
+        raise _lost(name) from error
+    except Exception as error:
+        scheduler = sys.modules.get("distributed.scheduler")
+        if scheduler is None or not isinstance(error, scheduler.KilledWorker):
+            raise
+        lost = _lost(name, f" One job has ended {error.allowed_failures + 1} of them, one after the other.")
+        lost.number = number
+        raise lost from error
+
+
+def _lost(name: str, why: str = "") -> WorkersLostError:
+    return WorkersLostError(
+        f"The workers ({name}) ended without an answer.{why}",
+        remedy="Often memory has run out: dry_run=True tells how much a worker needs. Jobs that were done are kept: "
+        "the same call continues, with these or other workers.",
+    )
 
 
 def call_pickled(payload: bytes) -> Any:

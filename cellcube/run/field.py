@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -17,14 +20,16 @@ from cellcube.pixels import (
     Correction,
     Placement,
     Window,
+    around,
     bounds_of,
-    box_of_labels,
     checked_pixels,
     extent_along,
     major_axis_angle,
     measure_cell,
+    needed_parts,
     place_sampling,
     place_window,
+    shapes_of_labels,
     skew_flips,
     surroundings,
     window_at,
@@ -35,6 +40,10 @@ from cellcube.spec import CubeSpec, scope_of
 
 Pixels = np.ndarray[Any, Any]
 Bounds = Mapping[str, Mapping[str, tuple[float, float] | None]]
+
+
+# Parts of one image that are read at one time.
+_READERS = 8
 
 
 @dataclass(frozen=True)
@@ -80,11 +89,12 @@ class Field:
         self.shape = shape
         self.labels = fov.read_labels() if fov.has_labels else None
         self.more_labels = {name: fov.read_labels(name) for name in spec.label_images} if fov.has_labels else {}
-        self.boxes = box_of_labels(self.labels) if self.labels is not None else {}
+        self.shapes = shapes_of_labels(self.labels) if self.labels is not None else {}
         self.corrections: list[Correction | None] = [
             correction_of(lights.get(name), fov.shape) for name in fov.channels
         ]
         self.volumes: tuple[Pixels, ...] = ()
+        self.read_bytes = sum(each.nbytes for each in (self.labels, *self.more_labels.values()) if each is not None)
         self.offset = (0, 0, 0)
         _, y, x = fov.voxel_size
         self.plane_spacing = (1.0, 1.0) if math.isnan(y) or math.isnan(x) else (y, x)
@@ -117,13 +127,13 @@ class Field:
 
     def _box(self, row: Mapping[str, Any]) -> Box | None:
         if self.labels is not None:
-            box = self.boxes.get(int(row["label"]))
-            if box is None:
+            shape = self.shapes.get(int(row["label"]))
+            if shape is None:
                 raise LabelNotFoundError(
-                    f"Label {row['label']} is not in the label image, which has {len(self.boxes)} labels"
-                    + (f" from {min(self.boxes)} to {max(self.boxes)}." if self.boxes else "."),
+                    f"Label {row['label']} is not in the label image, which has {len(self.shapes)} labels"
+                    + (f" from {min(self.shapes)} to {max(self.shapes)}." if self.shapes else "."),
                 )
-            return box
+            return shape.box
         if "y0" not in row:
             return None
         return Box(
@@ -213,17 +223,30 @@ class Field:
 
     def load(self, cells: Sequence[PlacedCell]) -> None:
         """Read the part of the field that the cells need; all of it where statistics are of the whole field."""
-        whole = isinstance(self.spec.align, UserFunction) or self._field_scopes()
-        if whole:
-            region = Box((0, 0, 0), self.fov.shape)
-        else:
+        boxes = [Box((0, 0, 0), self.fov.shape)]
+        if not isinstance(self.spec.align, UserFunction) and not self._field_scopes():
             boxes = [surroundings(cell.box, self.fov.shape) for cell in cells]
             for cell in cells:
                 z, y, x = cell.placement.source
                 boxes.append(Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop)))
-            region = _around(boxes)
-        self.volumes = tuple(self.fov.read(channel, region.slices) for channel in range(len(self.fov.channels)))
+        region = around(boxes)
+        parts = needed_parts(boxes, self.fov.tile)
+        channels = range(len(self.fov.channels))
         self.offset = region.start
+        self.read_bytes += len(channels) * self.fov.dtype.itemsize * sum(math.prod(part.size) for part in parts)
+        if parts == [region]:
+            self.volumes = tuple(self.fov.read(channel, region.slices) for channel in channels)
+            return
+        # What lies between the parts is never looked at.
+        self.volumes = tuple(np.empty(region.size, self.fov.dtype) for _ in channels)
+
+        def read(item: tuple[int, Box]) -> None:
+            channel, part = item
+            pixels = self.fov.read(channel, part.slices)
+            self.volumes[channel][part.within(region).slices] = pixels
+
+        with ThreadPoolExecutor(_READERS) as pool:
+            list(pool.map(read, product(channels, parts)))
 
     def _field_scopes(self) -> bool:
         return any(
@@ -271,7 +294,7 @@ class Field:
         )
         if any(self.corrections):
             return np.stack([self._corrected(channel, (z, y, x)) for channel in range(len(self.volumes))])
-        block = np.empty((len(self.volumes), *box.size), np.result_type(*self.volumes))
+        block = np.empty((len(self.volumes), *box.size), self._dtype)
         for out, volume in zip(block, self.volumes, strict=True):
             out[...] = volume[z, y, x]
         return block
@@ -293,9 +316,8 @@ class Field:
         """
         placement = cell.placement
         if isinstance(placement, Window) and not any(self.corrections):
-            crop = np.empty((len(self.volumes), *placement.shape), np.result_type(*self.volumes))
-            for out, volume in zip(crop, self.volumes, strict=True):
-                placement.pixels(volume, self.offset, out=out)
+            crop = np.empty((len(self.volumes), *placement.shape), self._dtype)
+            placement.put(self.volumes, self.offset, crop)
         else:
             crop = np.stack([self._placed(channel, placement) for channel in range(len(self.volumes))])
         if crop.dtype.kind == "f" and not np.isfinite(crop).all():
@@ -325,32 +347,49 @@ class Field:
     def measure(self, cell: PlacedCell) -> dict[str, Any]:
         """Geometry and measures of a cell, by column."""
         box, placement, fov = cell.box, cell.placement, self.fov
-        row: dict[str, Any] = {}
-        for axis, letter in enumerate("zyx"):
-            row[f"{letter}0"], row[f"{letter}1"] = box.start[axis], box.stop[axis]
-        row.update(placement.geometry(fov.voxel_size).columns(self.spec.interpolates))
-        row["padded_fraction"] = placement.padded_fraction
-        row["truncated_fraction"] = self._truncated(cell)
-        row["shifted"] = placement.shifted
-        for axis, letter in enumerate("zyx"):
-            row[f"shift_{letter}"] = float(placement.shift[axis])
-        row["oversize"] = placement.oversize
         around = surroundings(box, fov.shape)
         labels = self.labels[around.slices] if self.labels is not None else None
-        row.update(
-            measure_cell(
-                self.block(around),
-                labels,
-                cell.label,
-                box,
-                around,
-                fov.shape,
-                fov.voxel_size,
-                fov.channels,
-                [self._saturation(channel) for channel in range(len(fov.channels))],
-            )
+        measures = measure_cell(
+            self.block(around) if self.spec.channel_measures else None,
+            labels,
+            cell.label,
+            box,
+            around,
+            fov.shape,
+            fov.voxel_size,
+            fov.channels,
+            self._saturations,
+            self.shapes.get(cell.label),
         )
-        return row
+        (z0, y0, x0), (z1, y1, x1) = box.start, box.stop
+        shift_z, shift_y, shift_x = map(float, placement.shift)
+        return {
+            "z0": z0,
+            "z1": z1,
+            "y0": y0,
+            "y1": y1,
+            "x0": x0,
+            "x1": x1,
+            **placement.geometry(fov.voxel_size).columns(self.spec.interpolates),
+            "padded_fraction": placement.padded_fraction,
+            "truncated_fraction": self._truncated(cell, measures["area_voxels"]),
+            "shifted": placement.shifted,
+            "shift_z": shift_z,
+            "shift_y": shift_y,
+            "shift_x": shift_x,
+            "oversize": placement.oversize,
+            **measures,
+        }
+
+    @cached_property
+    def _dtype(self) -> np.dtype[Any]:
+        """Of blocks and crops; known where pixels are loaded."""
+        return np.result_type(*self.volumes)
+
+    @cached_property
+    def _saturations(self) -> list[float]:
+        """The intensity of each channel from which a voxel is saturated, NaN where none is known."""
+        return [self._saturation(channel) for channel in range(len(self.volumes))]
 
     def _saturation(self, channel: int) -> float:
         if self.corrections[channel] is not None:
@@ -361,7 +400,8 @@ class Field:
         dtype = self.volumes[channel].dtype
         return float(np.iinfo(dtype).max) if dtype.kind in "iu" else math.nan
 
-    def _truncated(self, cell: PlacedCell) -> float:
+    def _truncated(self, cell: PlacedCell, count: int) -> float:
+        """Share of the cell's voxels, of which there are `count`, that are not in its crop."""
         box, placement = cell.box, cell.placement
         if not isinstance(placement, Window):
             points = np.argwhere(self._is_cell(cell, box))
@@ -369,8 +409,7 @@ class Field:
         within = _common(box, _inner(placement))
         if within == box:
             return 0.0
-        held = np.count_nonzero(self._is_cell(cell, within))
-        return 1.0 - held / np.count_nonzero(self._is_cell(cell, box))
+        return 1.0 - int(np.count_nonzero(self._is_cell(cell, within))) / count
 
     def _is_cell(self, cell: PlacedCell, box: Box) -> Pixels:
         """Which voxels of a box are the cell's: those of its label, or all."""
@@ -390,9 +429,3 @@ def _inner(placement: Window) -> Box:
     """The part of a window that is inside the image."""
     z, y, x = placement.source
     return Box((z.start, y.start, x.start), (z.stop, y.stop, x.stop))
-
-
-def _around(boxes: Sequence[Box]) -> Box:
-    """The smallest box around all."""
-    z, y, x = ((min(box.start[axis] for box in boxes), max(box.stop[axis] for box in boxes)) for axis in range(3))
-    return Box((z[0], y[0], x[0]), (z[1], y[1], x[1]))

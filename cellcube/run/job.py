@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
+import os
+import socket
 import time
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import closing
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from cellcube.cells import is_reserved
@@ -18,19 +18,18 @@ from cellcube.errors import (
     BuildStoppedError,
     CellcubeError,
     CellError,
-    ChannelError,
-    ImageMismatchError,
     UserFunctionError,
 )
 from cellcube.functions import UserFunction
-from cellcube.images.fov import Fov
-from cellcube.ledger import sha256_of
+from cellcube.ledger import sha256_of, table_bytes
 from cellcube.pixels import Dropped
-from cellcube.plan import FOV_ERRORS, FovTask, Job, failed_outcome, meets_condition, outcomes_frame
+from cellcube.plan import Job, failed_outcome, meets_condition, outcomes_frame
 from cellcube.run.calls import call
 from cellcube.run.field import Field, PlacedCell
-from cellcube.run.result import CropDepthWarning, JobContext, JobResult, heard, states_of
+from cellcube.run.reading import ReadField, read_fields
+from cellcube.run.result import JobContext, JobResult, heard, states_of
 from cellcube.run.stages import Masks, Stages
+from cellcube.run.stopwatch import Stopwatch
 from cellcube.urls import public_url
 
 
@@ -64,6 +63,7 @@ class _Run:
         self.arrays = context.layout.arrays()
         self.writers = {name: PieceWriter(array, room) for name, array in self.arrays.items()}
         self.stages = Stages(self.spec, self.layout)
+        self.starts_shard = room == self.layout.shard_cells
         self.labels: dict[str, int] = {}
         self.outcomes: list[dict[str, Any]] = []
         self.cells: list[dict[str, Any]] = []
@@ -71,137 +71,73 @@ class _Run:
         self.sizes: dict[str, int] = {}
         self.digests: dict[str, str] = {}
         self.in_piece = 0
-        self.seconds = dict.fromkeys(("read", "select", "measure", "normalize", "encode", "write"), 0.0)
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] += time.perf_counter() - start
+        self.watch = Stopwatch()
+        self.began = time.time()
+        self.read_bytes = 0
 
     def result(self) -> JobResult:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            for fov in self.job.fovs:
-                self._fov(fov)
+            with closing(read_fields(self.job.fovs, self.context, self.watch)) as fields:
+                for read in fields:
+                    self._fov(read)
+                    del read  # its pixels, before those of the next
         self._put({name: writer.finish() for name, writer in self.writers.items()})
         result = JobResult(
             key=self.job.key,
             outcomes=outcomes_frame(self.outcomes),
-            cells=pd.DataFrame(self.cells),
+            rows=table_bytes(pd.DataFrame(self.cells)),
             pieces=self.pieces,
             sizes=self.sizes,
             digests=self.digests,
             labels=self.labels,
             sources={fov.source.fov_id: states_of(fov, self.context.base) for fov in self.job.fovs},
-            seconds={name: round(value, 4) for name, value in self.seconds.items()},
+            seconds={name: round(value, 4) for name, value in self.watch.seconds.items()},
+            began=round(self.began, 3),
+            read_bytes=self.read_bytes,
+            worker=f"{socket.gethostname()}:{os.getpid()}",
             warned=heard(caught),
         )
         result.save(self.context.pending)
         return result
 
-    def _fov(self, task: FovTask) -> None:
-        cells = task.cells
-        known = len(self.outcomes)
-        try:
-            with self._open(task) as fov:
-                with self.stage("read"):
-                    field = Field(fov, self.spec, self.layout.shape, self.context.lights)
-                if field.labels is not None:
-                    self.labels[fov.fov_id] = len(field.boxes)
-                with self.stage("select"):
-                    placed = self._place(field, cells)
-                if not placed:
-                    return
-                with self.stage("read"):
-                    field.load(placed)
-            with self.stage("normalize"):
-                bounds = field.bounds(task.bounds)
-        except FOV_ERRORS as error:
-            decided = {row["cell_id"] for row in self.outcomes[known:]}
-            for row in _records(cells):
-                if row["cell_id"] not in decided:
-                    self._failed(row, task.source.fov_id, error)
+    def _fov(self, read: ReadField) -> None:
+        fov_id = read.task.source.fov_id
+        self.watch.add(read.watch)
+        for row, why in read.decided:
+            self._decide(row, why)
+        if read.field is not None:
+            self.read_bytes += read.field.read_bytes
+            if read.field.labels is not None:
+                self.labels[fov_id] = len(read.field.shapes)
+        if read.error is not None:
+            known = {row["cell_id"] for row, _ in read.decided}
+            for row in read.rows:
+                if row["cell_id"] not in known:
+                    self._failed(row, fov_id, read.error)
             return
-        with self.stage("measure"):
-            measured = self._measure(field, placed)
+        field = read.field
+        assert field is not None, "a field is there or the error says why not"
+        with self.watch.timing("measure"):
+            measured = self._measure(field, read.placed)
         for row, cell in measured:
-            self._cell(field, row, cell, bounds)
+            self._cell(field, row, cell, read.bounds)
 
-    def _open(self, task: FovTask) -> Fov:
-        with self.stage("read"):
-            fov = Fov(task.source, self.spec.reader)
-        try:
-            self._check(fov, task)
-        except BaseException:
-            fov.close()
-            raise
-        return fov
-
-    def _check(self, fov: Fov, task: FovTask) -> None:
-        path = next(iter(task.source.images.values())).path
-        if fov.channels != self.layout.channels:
-            raise ChannelError(
-                f"The image has the channels {', '.join(fov.channels)}, the dataset has "
-                f"{', '.join(self.layout.channels)}.",
-                path=path,
-            )
-        for name, each in self.layout.representations.items():
-            # What is resampled or corrected is rounded anyway.
-            exact = not (self.spec.interpolates or self.spec.illumination or self.spec.preprocess)
-            if each.keeps_raw and exact and not np.can_cast(fov.dtype, each.dtype, "safe"):
-                place = "dataset" if name == "cells" else f"representation {name!r}"
-                raise ImageMismatchError(
-                    f"The image holds {fov.dtype}, which the {place}'s {each.dtype} cannot hold exactly.", path=path
-                )
-        planes, depth = fov.shape[0], self.layout.shape[0]
-        target = self.spec.voxel_size[0] if self.spec.voxel_size is not None else None
-        if planes > 1 and target is not None and math.isfinite(fov.voxel_size[0]):
-            planes = math.floor(planes * fov.voxel_size[0] / target + 0.5)
-        if depth == 1 < planes:
-            warnings.warn(
-                f"The crop has 1 plane and the FOVs have {planes}: only the middle plane of each cell is taken. "
-                "Give a shape with more planes for volumes.",
-                CropDepthWarning,
-                stacklevel=2,
-            )
-        elif planes < depth:
-            warnings.warn(
-                f"The crop has {depth} planes and the FOVs have {planes}: the rest of every crop is padding.",
-                CropDepthWarning,
-                stacklevel=2,
-            )
-        if fov.dtype.kind not in "iufb":
-            raise ImageMismatchError(f"The image holds {fov.dtype}, not intensities.", path=path)
-
-    def _place(self, field: Field, cells: pd.DataFrame) -> list[PlacedCell]:
-        """Where each cell lies; cells that cannot be placed are decided here."""
-        placed = []
-        for row in _records(cells):
-            row["fov_id"] = field.fov.fov_id
-            with self._deciding(row):
-                placed.append(field.place(row))
-        return placed
-
-    @contextmanager
-    def _deciding(self, row: Mapping[str, Any]) -> Iterator[None]:
-        """What is raised within drops or fails the cell."""
-        try:
-            yield
-        except Dropped as reason:
-            self.outcomes.append({**_identity(row), "status": "dropped", "reason": str(reason)})
-        except CellError as error:
-            self._failed(row, row["fov_id"], error)
+    def _decide(self, row: Mapping[str, Any], why: Dropped | CellError) -> None:
+        """The cell is dropped or failed."""
+        if isinstance(why, Dropped):
+            self.outcomes.append({**_identity(row), "status": "dropped", "reason": str(why)})
+        else:
+            self._failed(row, row["fov_id"], why)
 
     def _measure(self, field: Field, placed: list[PlacedCell]) -> list[tuple[dict[str, Any], PlacedCell]]:
         """The manifest rows of the cells of a FOV; cells that meet the drop condition are decided here."""
         context = self.context
         paths = (*context.image_columns.values(), "label_path", *context.label_columns, "scene", "timepoint")
+        carried = (*context.metadata, "split")
         measured = []
         for each in placed:
-            with self._deciding(each.row):
+            try:
                 cell = field.turn(each)
                 given = cell.row
                 row = _identity(given)
@@ -209,10 +145,13 @@ class _Run:
                     if column in given:
                         value = given[column]
                         row[column] = public_url(value) if isinstance(value, str) else value
-                row.update((name, given[name]) for name in (*context.metadata, "split") if name in given)
+                row.update((name, given[name]) for name in carried if name in given)
                 row.update(field.measure(cell))
                 if self.spec.measure is not None:
                     row.update(self._by_function(self.spec.measure, field, cell, row))
+            except (Dropped, CellError) as why:
+                self._decide(each.row, why)
+            else:
                 measured.append((row, cell))
         return self._kept(measured)
 
@@ -242,43 +181,52 @@ class _Run:
             met = meets_condition(pd.DataFrame([row for row, _ in measured]), drop)
             reasons = [f"drop: {drop}" if each else "" for each in met]
         for number, (row, cell) in enumerate(measured):
-            with self._deciding(row):
+            try:
                 if isinstance(drop, UserFunction):
                     told = call("drop", drop, row, dict(row))
                     reason = f"drop: {told if isinstance(told, str) else drop.name}" if told else ""
                 else:
                     reason = reasons[number]
-                if reason:
-                    raise Dropped(reason)
+            except CellError as error:
+                self._decide(row, error)
+                continue
+            if reason:
+                self._decide(row, Dropped(reason))
+            else:
                 kept.append((row, cell))
         return kept
 
     def _cell(self, field: Field, row: dict[str, Any], cell: PlacedCell, bounds: Mapping[str, Any]) -> None:
-        with self._deciding(row):
-            with self.stage("select"):
+        try:
+            with self.watch.timing("select"):
                 crop = field.crop(cell)
                 masks = Masks.of(field, cell, self.stages.needs_own)
-            with self.stage("normalize"):
+            with self.watch.timing("normalize"):
                 images, columns = self.stages(field, cell, row, crop, masks, bounds)
-            row.update(columns)
-            with self.stage("encode"):
-                pieces = {name: self.writers[name].add(images[name]) for name in self.arrays}
-            self.in_piece += 1
-            reason = f"edge: {cell.placement.beyond()}" if self.spec.edge == "flag" and cell.placement.beyond() else ""
-            self.outcomes.append({**_identity(row), "status": "kept", "reason": reason})
-            self.cells.append(row)
-            self._put(pieces)
+        except (Dropped, CellError) as why:
+            self._decide(row, why)
+            return
+        row.update(columns)
+        with self.watch.timing("encode"):
+            pieces = {name: self.writers[name].add(images[name]) for name in self.arrays}
+        self.in_piece += 1
+        reason = f"edge: {cell.placement.beyond()}" if self.spec.edge == "flag" and cell.placement.beyond() else ""
+        self.outcomes.append({**_identity(row), "status": "kept", "reason": reason})
+        self.cells.append(row)
+        self._put(pieces)
 
     def _put(self, pieces: Mapping[str, memoryview | None]) -> None:
         if all(piece is None for piece in pieces.values()):
             return
-        with self.stage("write"):
+        # A piece that begins within a shard is hashed with the others there.
+        whole = self.starts_shard or bool(self.pieces)
+        with self.watch.timing("write"):
             for name, piece in pieces.items():
                 assert piece is not None, "all arrays hold the same cells in a piece"
                 file = f"{name}.{len(self.pieces)}"
                 (self.context.pending / self.job.key / file).write(piece)
                 self.sizes[file] = len(piece)
-                self.digests[file] = sha256_of(piece)
+                self.digests[file] = sha256_of(piece) if whole else ""
         self.pieces.append(self.in_piece)
         self.in_piece = 0
 
@@ -297,10 +245,6 @@ class _Run:
                 remedy="What was committed before is unchanged; the same call continues.",
             ) from error
         self.outcomes.append(failed_outcome(cell_id, fov_id, error, self.context.base, int(row.get("label", 0))))
-
-
-def _records(cells: pd.DataFrame) -> list[dict[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in cells.to_dict("records")]
 
 
 def _identity(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
 import pandas as pd
 
-from cellcube.cells import CellTable
+from cellcube.cells import CellTable, load_cells
 from cellcube.cube import CubeState, Layout
 from cellcube.errors import ArgumentError, ImageError, SpecChangedError
 from cellcube.location import Location
@@ -41,9 +44,48 @@ from cellcube.plan import (
     survey,
 )
 from cellcube.run.executors import Workers
+from cellcube.run.planned import Planned
 from cellcube.run.result import heard
+from cellcube.run.target import check_spec, choose_spec, find_dataset
+from cellcube.run.warned import Warned
 from cellcube.spec import CubeSpec, Split
 from cellcube.splits import assign_split, empty_parts
+from cellcube.tables import is_in
+
+
+def prepare(
+    cells: pd.DataFrame | str | os.PathLike[str],
+    root: str | os.PathLike[str],
+    spec: CubeSpec | str | os.PathLike[str] | None,
+    spec_fields: Mapping[str, Any],
+    executor: Any,
+    storage_options: Mapping[str, Any] | None,
+    warn: Warned,
+    *,
+    fresh: bool = False,
+) -> Planner:
+    """A planner of what `build` was given, once all of that is checked.
+
+    Parameters
+    ----------
+    cells, root, spec, spec_fields, executor, storage_options
+        As `build` takes them.
+    warn : Warned
+    fresh : bool
+        Whether the root must hold no dataset yet.
+    """
+    chosen = choose_spec(spec, spec_fields, storage_options)
+    location = Location.of(root, storage_options)
+    state = find_dataset(location)
+    if state is not None and fresh:
+        raise ArgumentError(
+            f"There is a dataset already, and committed cells never change. (path {location.url!r})",
+            remedy='Give rebuild="all" a new root.',
+        )
+    if state is not None:
+        chosen = check_spec(chosen, state, location)
+    table = load_cells(cells, chosen, storage_options)
+    return Planner(location, chosen, table, state, executor, storage_options, warn)
 
 
 class Planner:
@@ -59,25 +101,12 @@ class Planner:
     executor : object
         As `build` takes it.
     storage_options : mapping, optional
-    warn : callable
-        Takes (category, text) of warnings.
+    warn : Warned
 
     Attributes
     ----------
-    spec : CubeSpec
-        With the shape that was fitted.
-    asked : DataFrame
-        All cells that the table asks for.
     before : DataFrame or None
-        Outcomes of the dataset.
-    lights : dict
-        Illumination images by channel.
-    light_digests : dict
-        Of their files.
-    fitted : dict
-        Statistics of groups, those of the dataset and new ones.
-    fits : list of dict
-        What was fitted for this build, for its record.
+        Outcomes of the dataset, once planned.
     """
 
     def __init__(
@@ -88,7 +117,7 @@ class Planner:
         state: CubeState | None,
         executor: Any,
         storage_options: Mapping[str, Any] | None,
-        warn: Callable[[Iterable[Sequence[str]]], None],
+        warn: Warned,
     ) -> None:
         self.root = root
         self.spec = spec
@@ -97,15 +126,15 @@ class Planner:
         self.executor = executor
         self.storage_options = storage_options
         self._warn = warn
-        self.asked: pd.DataFrame = table.frame
+        self.started = datetime.now(UTC)
         self._counted: pd.DataFrame = table.frame
         self.before: pd.DataFrame | None = None
         self.lights = lightings(spec, table.base, storage_options)
-        self.light_digests = {channel: dict(light.digests) for channel, light in self.lights.items()}
-        self.fitted: Fitted = {}
-        self.fits: list[dict[str, Any]] = []
+        self._light_digests = {channel: dict(light.digests) for channel, light in self.lights.items()}
+        self._fitted: Fitted = {}
+        self._fits: list[dict[str, Any]] = []
 
-    def plan(self, trial: bool = False) -> Plan:
+    def plan(self, trial: bool = False) -> Planned:
         """What is to be done; looks at FOVs where that takes their labels or statistics, and at one's metadata.
 
         Parameters
@@ -125,12 +154,12 @@ class Planner:
                 self._warn([("UserWarning", f"The label images of the {len(labels)} FOVs hold no label: no cells.")])
         if self.spec.split is not None:
             frame = self._split(frame, self.spec.split)
-        self.asked, self._counted = frame, self._with_bare_fields(frame, failed)
+        asked, self._counted = frame["cell_id"], self._with_bare_fields(frame, failed)
         if self.state is not None:
             self.before = read_outcomes(self.root, self.state.version)
             check_same_cells(self.before, frame)
             decided = self.before.loc[self.before["status"] != "failed", "cell_id"]
-            frame = frame[~frame["cell_id"].isin(decided)]
+            frame = frame[~is_in(frame["cell_id"], decided)]
         tasks = list(fov_tasks(self.table, frame, self.spec, self.storage_options))
         layout: Layout | None
         if self.state is not None:
@@ -146,12 +175,28 @@ class Planner:
                     layout, errors = resolve_layout(tasks, self.spec, self.table)
                 self._warn(heard(caught))
             if layout is None:
-                return Plan((), None, pd.concat([failed, self._all_failed(tasks, errors)], ignore_index=True))
+                failed = pd.concat([failed, self._all_failed(tasks, errors)], ignore_index=True)
+                return self._planned(Plan((), None, failed), frame, asked)
         check_drop(self.spec, self.table, layout)
-        lights = self._check_lights()
+        self._check_lights()
         tasks = self._fit(tasks, layout.channels, trial)
-        digest = json.dumps([self.spec.digest, layout.to_dict(), self.table.metadata, lights], sort_keys=True)
-        return Plan(make_jobs(tasks, digest), layout, failed)
+        decisive = [self.spec.digest, layout.to_dict(), self.table.metadata, self._light_digests]
+        jobs = make_jobs(tasks, json.dumps(decisive, sort_keys=True), layout.shard_cells)
+        return self._planned(Plan(jobs, layout, failed), frame, asked)
+
+    def _planned(self, plan: Plan, frame: pd.DataFrame, asked: pd.Series) -> Planned:
+        return Planned(
+            spec=self.spec,
+            table=replace(self.table, frame=frame),
+            asked=asked,
+            plan=plan,
+            rooms=tuple(_rooms(plan, self.state.count if self.state else 0)),
+            base=self.table.published_base,
+            lights=self.lights,
+            fitted=self._fitted,
+            fits=self._fits,
+            started=self.started,
+        )
 
     def _survey(self, items: list[tuple[FovTask, Wanted]]) -> list[Survey | FovError]:
         with Workers(self.executor, math.ceil(len(items) / 16)) as workers:
@@ -171,7 +216,7 @@ class Planner:
     def _with_bare_fields(self, frame: pd.DataFrame, failed: pd.DataFrame) -> pd.DataFrame:
         """The cells, and a row for each field of the table that holds none: its pixels count in groups too."""
         rows = self.table.frame
-        bare = rows[~rows["fov_id"].isin([*frame["fov_id"], *failed["fov_id"]])]
+        bare = rows[~is_in(rows["fov_id"], pd.concat([frame["fov_id"], failed["fov_id"]]))]
         if bare.empty:
             return frame
         bare = bare.assign(cell_id="", label=0)
@@ -211,16 +256,15 @@ class Planner:
         ]
         return outcomes_frame(rows)
 
-    def _check_lights(self) -> dict[str, dict[str, str]]:
-        """Digests of the illumination images; those of the dataset must be the same."""
+    def _check_lights(self) -> None:
+        """Refuse other illumination images than those of the dataset."""
         known = self.state.attributes.get("illumination", {}) if self.state else {}
-        changed = [name for name, files in self.light_digests.items() if known.get(name, files) != files]
+        changed = [name for name, files in self._light_digests.items() if known.get(name, files) != files]
         if changed:
             raise SpecChangedError(
                 f"The illumination images of {', '.join(changed)} are not those the dataset was built with.",
                 path=self.root.url,
             )
-        return self.light_digests
 
     def _fit(self, tasks: list[FovTask], channels: tuple[str, ...], trial: bool) -> list[FovTask]:
         """The tasks with the statistics of their groups; those that are new are fitted, others stay."""
@@ -244,7 +288,7 @@ class Planner:
                     fit.add(looked[done][0].source.fov_id, waiting.pop(done))
                     done += 1
         fit.finish()
-        self.fitted, self.fits = fit.fitted, fit.records
+        self._fitted, self._fits = fit.fitted, fit.records
         return [fit.bound(task) for task in tasks]
 
     def _check_append(self, layout: Layout) -> None:
@@ -263,3 +307,14 @@ class Planner:
                 f"The dataset has the coordinates {', '.join(absent)}, and the table lacks these columns.",
                 remedy="Add them to the table.",
             )
+
+
+def _rooms(plan: Plan, committed: int) -> Iterator[int]:
+    """Cells that are free in the shard where each job's cells begin, if all before are kept."""
+    if plan.layout is None:
+        return
+    size = plan.layout.shard_cells
+    start = committed
+    for job in plan.jobs:
+        yield size - start % size
+        start += job.count

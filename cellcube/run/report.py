@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,8 @@ class Estimate:
     seconds : float or None
         From cutting out a few cells of the first FOV; None where none could be.
     workers : int
+    layout : tuple of str
+        Chunk, shard and codec, each with its reason.
     """
 
     cells: int
@@ -32,6 +35,7 @@ class Estimate:
     memory: int
     seconds: float | None
     workers: int
+    layout: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -55,10 +59,12 @@ class BuildReport:
     seconds : float
         Wall time.
     stages : dict
-        Seconds by stage, of all workers together: read, select, measure, normalize, encode, write; then, as they pass,
-        of what follows: pack (pieces become shards) and commit.
+        Seconds by stage: plan; of all jobs together wait (for a remote FOV that is read ahead), read, select, measure,
+        normalize, encode, write; then, as they pass, pack (pieces become shards) and commit.
     plan : Estimate, optional
         With ``dry_run=True``.
+    profile : DataFrame, optional
+        With ``profile=True``: one row a job; see `cellcube.run.profile.profile_table`.
     """
 
     requested: int
@@ -73,6 +79,7 @@ class BuildReport:
     seconds: float
     stages: dict[str, float] = field(default_factory=dict)
     plan: Estimate | None = None
+    profile: pd.DataFrame | None = None
 
     def lines(self) -> list[str]:
         """The report as lines of text."""
@@ -93,6 +100,8 @@ class BuildReport:
         lines += [f"  {count:>6,} {status}: {reason}" for status, reason, count in self.reasons()]
         if self.version:
             lines += [f"dataset  {self.root}", f"catalog  {self.catalog}"]
+        if self.profile is not None:
+            lines += _profile_lines(self.profile, self.stages)
         return lines
 
     def reasons(self, most: int = 8) -> list[tuple[str, str, int]]:
@@ -130,8 +139,24 @@ def _plan_lines(plan: Estimate, report: BuildReport) -> list[str]:
     ]
     if plan.seconds is not None:
         lines.append(f"  about {human_time(plan.seconds)}")
+    lines += [f"  {line}" for line in plan.layout]
     lines += [f"  {count:>6,} {status}: {reason}" for status, reason, count in report.reasons()]
     return [*lines, "nothing was written"]
+
+
+def _profile_lines(profile: pd.DataFrame, stages: Mapping[str, float]) -> list[str]:
+    cells = max(int(profile["cells"].sum()), 1)
+    whole = sum(stages.values()) or 1.0
+    count = profile["worker"].nunique()
+    lines = [
+        f"profile: {len(profile):,} job{'s' * (len(profile) != 1)} by {count} worker{'s' * (count != 1)}, "
+        f"{human_bytes(profile['read_bytes'].sum())} of pixels and labels read, "
+        f"{human_bytes(profile['written_bytes'].sum())} written",
+        f"  {'stage':<10}{'seconds':>10}{'share':>8}{'µs a cell':>12}",
+    ]
+    for stage, seconds in stages.items():
+        lines.append(f"  {stage:<10}{seconds:>10.2f}{seconds / whole:>8.0%}{seconds / cells * 1e6:>12,.0f}")
+    return lines
 
 
 def human_bytes(count: float) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from cellcube.cube import Layout
-from cellcube.ledger import read_table, write_table
+from cellcube.ledger import parse_table, read_table, write_table
 from cellcube.location import Location
 from cellcube.plan import FovTask, Job, Lighting
 from cellcube.spec import CubeSpec
@@ -62,8 +62,8 @@ class JobResult:
         Of the job.
     outcomes : DataFrame
         One row a requested cell: `cell_id`, `fov_id`, `label`, `status`, `reason`.
-    cells : DataFrame
-        The manifest rows of the kept cells, in the order of their pixels.
+    rows : bytes
+        `cells` as Parquet: many results are held until the commit, and so take least.
     pieces : list of int
         Cells in each piece; piece i of array a is ``<key>/<a>.<i>`` in the pending folder.
     sizes : dict
@@ -71,25 +71,39 @@ class JobResult:
     sources : dict
         Path, size and time or ETag of every file read, by `fov_id`.
     digests : dict
-        SHA-256 of each piece by its name.
+        SHA-256 of each piece by its name; empty where it begins within a shard, so that it is none by itself.
     labels : dict
         Number of labels in the label image, by `fov_id`.
     seconds : dict
-        Time by stage: read, select, measure, normalize, encode, write.
+        Time by stage, of `cellcube.run.stopwatch.STAGES`.
+    began : float
+        Seconds since 1970.
+    read_bytes : int
+        Of pixels and labels that were read, decoded.
+    worker : str
+        Host and process.
     warned : list of (str, str)
         Category and text of warnings.
     """
 
     key: str
     outcomes: pd.DataFrame
-    cells: pd.DataFrame
+    rows: bytes
     pieces: list[int]
     sizes: dict[str, int]
     sources: dict[str, list[dict[str, Any]]]
     digests: dict[str, str] = field(default_factory=dict)
     labels: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
+    began: float = 0.0
+    read_bytes: int = 0
+    worker: str = ""
     warned: list[list[str]] = field(default_factory=list)
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """The manifest rows of the kept cells, in the order of their pixels."""
+        return parse_table(self.rows)
 
     def save(self, pending: Location) -> None:
         """Mark the job as done. Written after its pieces, so that what is marked is whole."""
@@ -100,9 +114,12 @@ class JobResult:
             "digests": self.digests,
             "labels": self.labels,
             "seconds": self.seconds,
+            "began": self.began,
+            "read_bytes": self.read_bytes,
+            "worker": self.worker,
             "warned": self.warned,
         }
-        write_table(pending / self.key / "cells.parquet", self.cells)
+        (pending / self.key / "cells.parquet").write(self.rows)
         write_table(pending / self.key / "done.parquet", self.outcomes, about)
 
     @classmethod
@@ -110,10 +127,11 @@ class JobResult:
         """The result of a job that was done before, where its pieces are whole and its files have not changed."""
         try:
             outcomes, about = read_table(pending / job.key / "done.parquet")
-            cells, _ = read_table(pending / job.key / "cells.parquet")
+            rows = (pending / job.key / "cells.parquet").read()
+            parse_table(rows)
         except (OSError, ValueError):
             return None
-        result = cls(job.key, outcomes, cells, **about)
+        result = cls(job.key, outcomes, rows, **about)
         sizes = (pending / job.key).sizes()
         if any(sizes.get(name) != size for name, size in result.sizes.items()):
             return None
@@ -133,9 +151,7 @@ def heard(caught: Sequence[warnings.WarningMessage]) -> list[list[str]]:
 
 def states_of(fov: FovTask, base: str) -> list[dict[str, Any]]:
     """Path as seen from `base`, size and modification time or ETag of every file of a FOV."""
-    source = fov.source
-    images = [*source.images.values(), *([source.labels] if source.labels else []), *source.label_images.values()]
-    seen = {image.path: image for image in images}
+    seen = {image.path: image for image in fov.source.every}
     return [
         {"path": public_url(seen_from(base, path)), **Location(path, image.storage_options).state()}
         for path, image in seen.items()

@@ -20,6 +20,9 @@ from cellcube.spec import CubeSpec
 
 WORK = ".cellcube"
 
+# Below it, a stored plan.
+PLAN = "plan"
+
 
 OURS = {
     "cube.zarr",

@@ -132,6 +132,42 @@ def test_spec_file_and_dry_run(run: Run, whole_cells: Path, tmp_path: Path) -> N
     assert not root.exists()
 
 
+def test_plan_run_and_commit(run: Run, plate: DemoPlate, tmp_path: Path) -> None:
+    root, fields = tmp_path / "set", ("--set", "shape=[1, 32, 32]")
+    printed = run("plan", plate.cells_csv, root, *fields, "--workers", "1", "--dry-run")
+    assert printed.code == 0
+    assert printed.out.rstrip().endswith("nothing was written")
+    assert not root.exists()
+
+    planned = run("plan", plate.cells_csv, root, *fields, "--workers", "1")
+    assert planned.code == 0
+    assert "in 1 job" in planned.out
+    assert f"cellcube run {root} --part I/N    for I from 1 to N, N up to 1" in planned.out
+    early = run("commit", root, *FAST)
+    assert early.code == 2
+    assert "1 of 1 jobs of the plan are not done (FOVs " in early.err
+    assert f"Do them with cellcube run {root}, then commit." in early.err
+
+    done = run("run", root, "--part", "1/2", *FAST)
+    assert done.code == 0, "cells that fail do not fail a part"
+    assert "part 1/2: 1 of 1 jobs" in done.out
+    assert "failed: truncated-image" in done.out
+    assert "part 2/2: no jobs" in run("run", root, "--part", "2/2", *FAST).out
+    committed = run("commit", root, *FAST)
+    assert committed.code == 3
+    assert "version 1" in committed.out
+    assert "There is no plan for this dataset" in run("commit", root, *FAST).err
+
+
+@pytest.mark.parametrize(
+    ("part", "says"), [("3", "'3' is not I/N, such as 3/8"), ("0/3", "--array=1-3"), ("a/b", "is not I/N")]
+)
+def test_parts_are_told_how_they_are_counted(run: Run, tmp_path: Path, part: str, says: str) -> None:
+    refused = run("run", tmp_path / "set", "--part", part)
+    assert refused.code == 2
+    assert says in refused.err
+
+
 def test_failed_cells_exit_with_3(run: Run, plate: DemoPlate, tmp_path: Path) -> None:
     built = run("build", plate.cells_csv, tmp_path / "set", "--set", "shape=[1, 32, 32]", *FAST)
     assert built.code == 3

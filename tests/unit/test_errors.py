@@ -44,10 +44,12 @@ KINDS = {
     "SpecChangedError": "spec-changed",
     "VersionNotFoundError": "version-not-found",
     "DatasetBusyError": "dataset-busy",
+    "PlanError": "plan",
     "DatasetDivergedError": "dataset-diverged",
     "PublishError": "not-publishable",
     "CatalogError": "catalog",
     "BuildStoppedError": "build-stopped",
+    "WorkersLostError": "workers-lost",
 }
 
 PARENTS = {
