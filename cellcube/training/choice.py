@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from cellcube.cube import ArrayLayout, Layout, read_state
-from cellcube.errors import ArgumentError, DatasetNotFoundError, VersionNotFoundError, did_you_mean
+from cellcube.cube import ArrayLayout, Layout, existing_state
+from cellcube.errors import ArgumentError, did_you_mean
 from cellcube.location import Location
 from cellcube.manifest import CATALOG, read_cells
+from cellcube.tables import rows_that_meet
 from cellcube.training.reader import ShardReader
 from cellcube.urls import public_url
 
@@ -75,15 +76,8 @@ def choose(
     root = Location.of(source, storage_options)
     if root.name == CATALOG:
         root = root.parent
-    state = read_state(root / "cube.zarr")
-    if state is None:
-        raise DatasetNotFoundError("There is no cellcube dataset.", path=public_url(root.url))
-    if version is None:
-        version = state.version
-    elif not 1 <= version <= state.version:
-        raise VersionNotFoundError(
-            f"There is no version {version}; the dataset has 1 to {state.version}.", path=public_url(root.url)
-        )
+    state = existing_state(root)
+    version = state.existing_version(version, root)
     layout = state.layout
     array = _array(layout, variable)
     names, numbers = _channels(layout, array, channels)
@@ -96,7 +90,7 @@ def choose(
                 remedy=did_you_mean(name, map(str, cells.columns)) or f"It has {', '.join(map(str, cells.columns))}.",
             )
     if where is not None:
-        cells = cells[_meets(cells, where)]
+        cells = cells[rows_that_meet(cells, where, "where", ArgumentError)]
     if split is not None:
         cells = cells[_in_split(cells, split)]
     if cells.empty:
@@ -162,19 +156,6 @@ def _in_split(cells: pd.DataFrame, split: str) -> npt.NDArray[np.bool_]:
             f"split: no cell is in {split!r}; there are {', '.join(known)}.", remedy=did_you_mean(split, known) or None
         )
     return np.asarray(found == split, bool)
-
-
-def _meets(cells: pd.DataFrame, where: str) -> npt.NDArray[np.bool_]:
-    try:
-        met = np.asarray(cells.eval(where, engine="python"))
-    except Exception as error:
-        raise ArgumentError(
-            f"where: the condition {where!r} cannot be evaluated: {error}.",
-            remedy=f"Columns are {', '.join(map(str, cells.columns))}.",
-        ) from error
-    if met.dtype != bool or met.shape != (len(cells),):
-        raise ArgumentError(f"where: the condition {where!r} is not true or false for each cell.")
-    return met
 
 
 def _values(column: pd.Series[Any]) -> npt.NDArray[Any]:

@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cellcube.ahead import made_ahead
 from cellcube.errors import ArgumentError
-from cellcube.training.ahead import Windows, made_ahead
+from cellcube.training.ahead import Windows
 from cellcube.training.choice import Choice, choose
 from cellcube.training.order import Order, whole_number
+from cellcube.training.ranges import Bytes
 
 Pixels = npt.NDArray[Any]
 Transform = Callable[["Batch"], Any]
@@ -219,13 +221,13 @@ class Batches:
         finally:
             if windows is not None:
                 windows.close()
-            made.close()  # type: ignore[attr-defined]
+            made.close()
             if pool is not None:
                 pool.shutdown(wait=True, cancel_futures=True)
 
     def _windows(
         self, cells: npt.NDArray[np.int64], edges: npt.NDArray[np.int64], batches: Sequence[slice]
-    ) -> Windows[dict[int, bytes]]:
+    ) -> Windows[dict[int, Bytes]]:
         """Chunks of each window, by their number."""
         uses = [0] * (len(edges) - 1)
         for part in batches:
@@ -233,7 +235,7 @@ class Batches:
                 uses[window] += 1
         choice = self._choice
 
-        def fetch(window: int) -> dict[int, bytes]:
+        def fetch(window: int) -> dict[int, Bytes]:
             chosen = cells[edges[window] : edges[window + 1]]
             plan = choice.reader.plan(choice.positions[chosen])
             return dict(zip(plan.chunks.tolist(), choice.reader.fetch(plan, choice.cell_ids[chosen]), strict=True))
@@ -245,12 +247,12 @@ class Batches:
         cells: npt.NDArray[np.int64],
         edges: npt.NDArray[np.int64],
         part: slice,
-        windows: Windows[dict[int, bytes]] | None,
+        windows: Windows[dict[int, Bytes]] | None,
         pool: ThreadPoolExecutor | None,
     ) -> Batch:
         choice, chosen = self._choice, cells[part]
         positions, names = choice.positions[chosen], choice.cell_ids[chosen]
-        held: dict[int, bytes] | None = None
+        held: dict[int, Bytes] | None = None
         touched = list(_touched(edges, part)) if windows is not None else []
         if windows is not None:
             held = {}

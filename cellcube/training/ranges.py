@@ -6,19 +6,23 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 from cellcube.errors import DatasetAccessError
 from cellcube.location import Location
 from cellcube.urls import public_url
 
 # Largest gap between two ranges, and largest range, that are read at one time. From a disk, only what is small is read
-# together: its parts are copied once more, which costs more than a call. From a store, a gap costs less than a request;
-# and what is large is asked for in several, which are under way at one time.
-_LOCAL = (8 * 1024, 64 * 1024)
+# together, so that it is still in the processor's cache when it is decoded. From a store, a gap costs less than a
+# request; and what is large is asked for in several, which are under way at one time.
+_LOCAL = (8 * 1024, 256 * 1024)
 _REMOTE = (64 * 1024, 8 * 1024**2)
 # Requests under way at one time; the store's own client may allow fewer connections.
 _CONCURRENT = 64
 
 Range = tuple[str, int, int | None]
+Bytes = npt.NDArray[np.uint8]
 
 
 def limits_of(cube: Location) -> tuple[int, int]:
@@ -26,7 +30,7 @@ def limits_of(cube: Location) -> tuple[int, int]:
     return _LOCAL if cube.is_local else _REMOTE
 
 
-def read_ranges(cube: Location, ranges: Sequence[Range]) -> Iterator[bytes | None]:
+def read_ranges(cube: Location, ranges: Sequence[Range]) -> Iterator[Bytes | None]:
     """The bytes of ranges, in their order.
 
     Parameters
@@ -38,8 +42,9 @@ def read_ranges(cube: Location, ranges: Sequence[Range]) -> Iterator[bytes | Non
 
     Yields
     ------
-    bytes or None
-        None where there is no such object. What ends early is shorter than was asked for.
+    ndarray of uint8, or None
+        None where there is no such object. What ends early is shorter than was asked for. From a disk, the same
+        memory is used for all: what is to be kept beyond the next range must be copied.
 
     Raises
     ------
@@ -49,8 +54,10 @@ def read_ranges(cube: Location, ranges: Sequence[Range]) -> Iterator[bytes | Non
     return _read_local(cube, ranges) if cube.is_local else _read_remote(cube, ranges)
 
 
-def _read_local(cube: Location, ranges: Sequence[Range]) -> Iterator[bytes | None]:
+def _read_local(cube: Location, ranges: Sequence[Range]) -> Iterator[Bytes | None]:
     opened, handle = "", -1
+    # Memory that was used before is in the cache; the system would have to clear what it gives anew.
+    room = np.empty(max((-start if start < 0 else (end or 0) - start for _, start, end in ranges), default=0), np.uint8)
     try:
         for key, start, end in ranges:
             if key != opened:
@@ -64,25 +71,29 @@ def _read_local(cube: Location, ranges: Sequence[Range]) -> Iterator[bytes | Non
             if start < 0:
                 size = os.fstat(handle).st_size
                 start, end = max(0, size + start), size
-            yield _pread(handle, start, (end or 0) - start)
+            yield room[: _read_into(room[: max(0, (end or 0) - start)].data, handle, start)]
     except OSError as error:
         raise _unreachable(cube, opened, error) from error
     finally:
         _close(handle)
 
 
-def _pread(handle: int, start: int, size: int) -> bytes:
-    if hasattr(os, "pread"):
-        data = os.pread(handle, size, start)
+def _read_into(room: memoryview, handle: int, start: int) -> int:
+    """Fill `room` from a place of a file. Gives the number of bytes, which is less at the end of the file."""
+    done = 0
+    while done < len(room):
         # A read of much may give less at once.
-        while 0 < len(data) < size:
-            more = os.pread(handle, size - len(data), start + len(data))
-            if not more:
-                break
-            data += more
-        return data
-    os.lseek(handle, start, os.SEEK_SET)
-    return os.read(handle, size)
+        if hasattr(os, "preadv"):
+            count = os.preadv(handle, [room[done:]], start + done)
+        else:
+            os.lseek(handle, start + done, os.SEEK_SET)
+            data = os.read(handle, len(room) - done)
+            count = len(data)
+            room[done : done + count] = data
+        if not count:
+            break
+        done += count
+    return done
 
 
 def _close(handle: int) -> None:
@@ -90,7 +101,7 @@ def _close(handle: int) -> None:
         os.close(handle)
 
 
-def _read_remote(cube: Location, ranges: Sequence[Range]) -> Iterator[bytes | None]:
+def _read_remote(cube: Location, ranges: Sequence[Range]) -> Iterator[Bytes | None]:
     if not ranges:
         return
     fs, root = cube._fs()
@@ -106,7 +117,7 @@ def _read_remote(cube: Location, ranges: Sequence[Range]) -> Iterator[bytes | No
         elif isinstance(data, BaseException):
             raise _unreachable(cube, key, data) from data
         else:
-            yield bytes(data)
+            yield np.frombuffer(data, np.uint8)
 
 
 def _unreachable(cube: Location, key: str, error: BaseException) -> DatasetAccessError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -18,7 +18,8 @@ import numpy.typing as npt
 from cellcube.cube import ArrayLayout
 from cellcube.errors import DatasetDamagedError
 from cellcube.location import Location
-from cellcube.training.ranges import limits_of, read_ranges
+from cellcube.training.memory import Recycled
+from cellcube.training.ranges import Bytes, limits_of, read_ranges
 from cellcube.urls import public_url
 
 Ints = npt.NDArray[np.int64]
@@ -68,6 +69,8 @@ class Plan:
 class ShardReader:
     """Reads cells of one array of pixels. Safe to use from several threads; pickles without what it has cached.
 
+    It keeps indexes of shards, and the memory of two batches.
+
     Parameters
     ----------
     cube : Location
@@ -88,6 +91,7 @@ class ShardReader:
         self._chunk_bytes = math.prod(self._chunk_shape) * self._dtype.itemsize
         self._indexes: OrderedDict[int, npt.NDArray[np.uint64]] = OrderedDict()
         self._lock = threading.Lock()
+        self._memory = Recycled()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self._cube, self._array, self._channels)
@@ -120,7 +124,12 @@ class ShardReader:
         rows = order // each
         return Plan(found, np.append(edges, len(chunks)), rows, within[rows], order % each)
 
-    def fetch(self, plan: Plan, names: Names, part: slice = slice(None)) -> list[bytes]:
+    def fetch(self, plan: Plan, names: Names, part: slice = slice(None)) -> list[Bytes]:
+        """The bytes of chunks of a plan, to be kept; see `stream`."""
+        chunks = self.stream(plan, names, part)
+        return [chunk.copy() for chunk in chunks] if self._cube.is_local else list(chunks)
+
+    def stream(self, plan: Plan, names: Names, part: slice = slice(None)) -> Iterator[Bytes]:
         """The bytes of chunks of a plan, each with its checksum, in their order.
 
         Parameters
@@ -130,6 +139,11 @@ class ShardReader:
             Identifiers of the cells, for errors.
         part : slice
             Which of the chunks.
+
+        Yields
+        ------
+        ndarray of uint8
+            From a disk, valid until the next one is asked for.
 
         Raises
         ------
@@ -155,25 +169,21 @@ class ShardReader:
         begin, end = spans[:, 0].astype(np.int64), spans.sum(axis=1).astype(np.int64)
         groups = _joined(shards, begin, end, *limits_of(self._cube))
         ranges = [(self._key(int(shards[a])), int(begin[a]), int(end[b - 1])) for a, b in groups]
-        found: list[bytes] = []
         for (a, b), (_, offset, stop), data in zip(groups, ranges, read_ranges(self._cube, ranges), strict=True):
             if data is None:
                 raise self._damaged(*blame(a), "the object is missing")
             if len(data) != stop - offset:
                 raise self._damaged(*blame(a), f"{stop - offset} bytes were asked for and {len(data)} came")
-            if b - a == 1:
-                found.append(data)
-            else:
-                found += [data[begin[i] - offset : end[i] - offset] for i in range(a, b)]
-        return found
+            for i in range(a, b):
+                yield data[begin[i] - offset : end[i] - offset]
 
-    def decode(self, plan: Plan, data: Sequence[bytes], out: Pixels, names: Names, first: int = 0) -> None:
+    def decode(self, plan: Plan, data: Iterable[Bytes], out: Pixels, names: Names, first: int = 0) -> None:
         """Put chunks into a batch.
 
         Parameters
         ----------
         plan : Plan
-        data : sequence of bytes
+        data : iterable of ndarray of uint8
             Of the chunks from `first` on.
         out : ndarray, shape (n, c, z, y, x)
         names : sequence of str
@@ -188,31 +198,28 @@ class ShardReader:
         whole = self._array.chunk_cells == 1 and (self._split or self._channels is None)
         # One row a chunk, where a chunk is a part of the batch as it is.
         flat = out.reshape(len(out) * len(self._columns), -1).view(np.uint8) if whole else None
-        wanted = list(self._channels) if self._channels and not self._split else slice(None)
         columns = len(self._columns)
+        # Lists, as reading one number of an array takes longer than all of a list.
+        edges, rows, parts = plan.edges.tolist(), plan.rows.tolist(), plan.parts.tolist()
         for number, chunk in enumerate(data, first):
-            start, stop = int(plan.edges[number]), int(plan.edges[number + 1])
-            row, part = int(plan.rows[start]), int(plan.parts[start])
-            if google_crc32c.value(chunk) != _RESIDUE or len(chunk) <= _CHECKSUM:
-                raise self._damaged(int(plan.chunks[number]), str(names[row]), "a checksum does not fit")
-            target = flat[row * columns + part] if flat is not None else np.empty(self._chunk_bytes, np.uint8)
-            try:
-                size = self._unpack(memoryview(chunk)[:-_CHECKSUM], target)
-            except Exception as error:
-                size, reason = -1, f"a chunk does not decode: {error}"
-            else:
-                reason = "a chunk has another size"
-            if size != self._chunk_bytes:
-                raise self._damaged(int(plan.chunks[number]), str(names[row]), reason)
+            start, stop = edges[number], edges[number + 1]
+            row = rows[start]
+            target = np.empty(self._chunk_bytes, np.uint8) if flat is None else flat[row * columns + parts[start]]
+            wrong = self._unpack(chunk, target)
+            if wrong:
+                raise self._damaged(int(plan.chunks[number]), str(names[row]), wrong)
             if flat is None:
-                cells = target.view(self._dtype).reshape(self._chunk_shape)
-                for entry in range(start, stop):
-                    part = int(plan.parts[entry])
-                    place = slice(part, part + 1) if self._split else slice(None)
-                    out[plan.rows[entry], place] = cells[plan.within[entry], wanted]
+                self._scatter(target, plan, slice(start, stop), out)
             else:
                 for entry in range(start + 1, stop):
-                    flat[plan.rows[entry] * columns + plan.parts[entry]] = target
+                    flat[rows[entry] * columns + parts[entry]] = target
+
+    def _scatter(self, chunk: npt.NDArray[np.uint8], plan: Plan, entries: slice, out: Pixels) -> None:
+        """Put the cells of a chunk, or the channels that are wanted, into a batch."""
+        cells = chunk.view(self._dtype).reshape(self._chunk_shape)
+        wanted = list(self._channels) if self._channels and not self._split else slice(None)
+        for row, within, part in zip(plan.rows[entries], plan.within[entries], plan.parts[entries], strict=True):
+            out[row, slice(part, part + 1) if self._split else slice(None)] = cells[within, wanted]
 
     def read(
         self,
@@ -220,7 +227,7 @@ class ShardReader:
         names: Names,
         pool: Executor | None = None,
         threads: int = 1,
-        held: Mapping[int, bytes] | None = None,
+        held: Mapping[int, Bytes] | None = None,
     ) -> Pixels:
         """Pixels of cells.
 
@@ -233,7 +240,7 @@ class ShardReader:
         pool : Executor, optional
             Where to decode, in at most `threads` parts.
         threads : int
-        held : mapping of int to bytes, optional
+        held : mapping of int to ndarray of uint8, optional
             Chunks that were fetched before, by their number.
 
         Returns
@@ -247,9 +254,9 @@ class ShardReader:
         DatasetAccessError
         """
         plan = self.plan(positions)
-        out = np.empty((len(positions), *self.item), self._dtype)
+        out = self._memory.empty((len(positions), *self.item), self._dtype)
         most = max(1, min(threads, len(plan.chunks) * self._chunk_bytes // _TASK_BYTES))
-        data: list[bytes] | None = None
+        data: list[Bytes] | None = None
         if held is not None:
             data = [held[chunk] for chunk in plan.chunks.tolist()]
         elif not self._cube.is_local:
@@ -257,7 +264,7 @@ class ShardReader:
             data = self.fetch(plan, names)
 
         def work(part: slice) -> None:
-            self.decode(plan, self.fetch(plan, names, part) if data is None else data[part], out, names, part.start)
+            self.decode(plan, self.stream(plan, names, part) if data is None else data[part], out, names, part.start)
 
         parts = plan.slices(most)
         if pool is None or len(parts) == 1:
@@ -269,18 +276,26 @@ class ShardReader:
                 task.result()
         return out
 
-    def _unpack(self, packed: Any, target: npt.NDArray[np.uint8]) -> int:
-        """Decode into `target`; gives the number of bytes."""
+    def _unpack(self, chunk: Bytes, target: npt.NDArray[np.uint8]) -> str:
+        """Check and decode a chunk into `target`. Gives what is wrong with it, or nothing."""
         import imagecodecs
 
+        if len(chunk) <= _CHECKSUM or google_crc32c.value(chunk) != _RESIDUE:
+            return "a checksum does not fit"
+        packed: Any = chunk[:-_CHECKSUM]
         codec = self._array.codec
-        if codec == "none":
-            target[:] = np.frombuffer(packed, np.uint8)
-            return len(packed)
-        if codec == "zstd":
-            return len(imagecodecs.zstd_decode(packed, out=target.data))
-        # One thread a chunk: several chunks are decoded at one time.
-        return len(imagecodecs.blosc_decode(packed, out=target.data, numthreads=1))
+        try:
+            if codec == "none":
+                size = len(packed)
+                target[:] = packed
+            elif codec == "zstd":
+                size = len(imagecodecs.zstd_decode(packed, out=target.data))
+            else:
+                # One thread a chunk: several chunks are decoded at one time.
+                size = len(imagecodecs.blosc_decode(packed, out=target.data, numthreads=1))
+        except Exception as error:
+            return f"a chunk does not decode: {error}"
+        return "" if size == self._chunk_bytes else "a chunk has another size"
 
     def _read_indexes(self, shards: list[int], blame: list[tuple[int, str]]) -> list[npt.NDArray[np.uint64]]:
         """(offset, size) of every slot of shards."""
@@ -294,7 +309,7 @@ class ShardReader:
                     raise self._damaged(*blame[number], "the object is missing")
                 if len(data) != size or google_crc32c.value(data) != _RESIDUE:
                     raise self._damaged(*blame[number], "the shard's index is damaged")
-                index = np.frombuffer(data, "<u8", count=2 * self._slots).reshape(-1, 2)
+                index = data[:-_CHECKSUM].copy().view("<u8").reshape(-1, 2)
                 found[number] = self._indexes[shards[number]] = index
             for shard in shards:
                 self._indexes.move_to_end(shard)

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 
 from cellcube import errors
+from cellcube.ahead import made_ahead
 from cellcube.training import Batch, Batches, batches
-from cellcube.training.ahead import Windows, made_ahead
+from cellcube.training.ahead import Windows
 
 BUFFERS = pytest.mark.parametrize("buffer", [0, 24])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -221,6 +222,26 @@ def test_shards_that_may_not_be_read(copied: Path, monkeypatch: pytest.MonkeyPat
         list(found)
 
 
+def test_a_disk_that_gives_little_at_a_time(flat: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    if not hasattr(os, "preadv"):
+        pytest.skip("this system reads by seeking")
+    plain = os.preadv
+    monkeypatch.setattr(os, "preadv", lambda handle, rooms, place: plain(handle, [rooms[0][:100]], place))
+    assert len(same(flat, 16)) == 90
+
+
+def test_a_system_without_positioned_reads(flat: Path, copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    monkeypatch.delattr(os, "preadv", raising=False)
+    assert len(same(flat, 16, threads=2)) == 90
+    _truncate(copied / "cube.zarr/cells/c/3/0/0/0/0")
+    with pytest.raises(errors.DatasetDamagedError, match="cells/c/3/0/0/0/0"):
+        list(batches(copied, 16))
+
+
 def test_neighbours_are_read_together_and_long_ranges_apart() -> None:
     begin = np.array([0, 100, 200, 10_000, 0, 10])
     end = np.array([100, 200, 300, 10_100, 10, 20])
@@ -308,6 +329,15 @@ def test_s3_and_http_give_the_same(
     fs.rm_file("bucket/batches/flat/cube.zarr/cells/c/3/0/0/0/0")
     with pytest.raises(errors.DatasetDamagedError, match="cells/c/3/0/0/0/0: the object is missing"):
         list(batches("s3://bucket/batches/flat", 16, storage_options=bucket))
+
+
+@pytest.mark.parametrize("buffer", [0, 24])
+def test_a_missing_object_over_http_is_an_error(flat: Path, served: str, buffer: int) -> None:
+    holed = flat.parent / f"holed-{buffer}"
+    shutil.copytree(flat, holed)
+    (holed / "cube.zarr/cells/c/3/0/0/0/0").unlink()
+    with pytest.raises(errors.DatasetDamagedError, match="cells/c/3/0/0/0/0: the object is missing"):
+        list(batches(f"{served}/{holed.name}", 16, buffer=buffer))
 
 
 def test_a_store_that_cannot_be_reached(served: str, flat: Path) -> None:
