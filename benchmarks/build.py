@@ -1,10 +1,18 @@
 """Build speed against a floor: the leanest direct code that makes the same arrays from the same files.
 
-    python benchmarks/build.py [--rounds 3] [--workers 1 2] [--fovs 6] [--cases 2d 3d]
+    python benchmarks/build.py [--rounds 3] [--workers 1 2] [--fovs N] [--cases 2d 3d] [--quick]
 
-Floor and build alternate in one run, each in a process of its own; figures are medians. The floor reads each FOV once
-with tifffile, slices, takes histogram percentiles, and writes shards with zarr on the zarrs pipeline: no validation,
-no outcomes, no manifest, no provenance, no resume, no catalog. Writes benchmarks/results/build.json.
+Floor and build alternate in one run, each in a process of its own; figures are medians. CPU is user and system time of
+all processes, which says more than the wall where a machine does other work too. Memory is the peak of what all
+processes of a side hold together (PSS, so that shared pages count once), looked at several times a second.
+
+The floor reads each FOV once with tifffile, slices, takes histogram percentiles, and writes shards with zarr on the
+zarrs pipeline: no validation, no outcomes, no manifest, no provenance, no resume, no catalog. Writes
+benchmarks/results/build.json.
+
+The row `cellcube` is a build as it is by default, which measures intensities, focus, saturation and background of each
+cell in each channel; `unmeasured` is a build with ``channel_measures=False``, which still writes geometry, shapes,
+outcomes and provenance, none of which the floor knows.
 
 Below each build stand the µs that its stages take of the wall time of a cell: those of jobs over the number of workers,
 and as `rest` what none of them accounts for (planning, the start of workers, tables).
@@ -16,12 +24,12 @@ import argparse
 import json
 import math
 import os
-import resource
 import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -29,9 +37,26 @@ from typing import Any
 
 import numpy as np
 
-CASES = {
-    "2d": {"channels": 5, "image": (1, 2160, 2160), "crop": (1, 96, 96), "cells": 300, "projections": []},
-    "3d": {"channels": 4, "image": (40, 624, 924), "crop": (40, 160, 160), "cells": 12, "projections": ["max_z"]},
+CASES: dict[str, dict[str, Any]] = {
+    # So many FOVs that a run takes some seconds: the start of workers and the commit are paid once a build.
+    "2d": {
+        "channels": 5,
+        "image": (1, 2160, 2160),
+        "crop": (1, 96, 96),
+        "cells": 300,
+        "projections": [],
+        "fovs": 24,
+        "quick": 8,
+    },
+    "3d": {
+        "channels": 4,
+        "image": (40, 624, 924),
+        "crop": (40, 160, 160),
+        "cells": 12,
+        "projections": ["max_z"],
+        "fovs": 6,
+        "quick": 2,
+    },
 }
 
 
@@ -62,8 +87,9 @@ def write_fovs(folder: Path, case: str, count: int) -> Path:
             labels[:, *window][:, disc] = number
     folder.mkdir(parents=True)
     table = []
+    noise = rng.poisson(120, (fields["channels"], depth, height, width)).astype(np.uint16)
     for fov in range(count):
-        pixels = rng.poisson(120, (fields["channels"], depth, height, width)).astype(np.uint16)
+        pixels = np.roll(noise, 37 * fov, axis=-1)
         pixels += (labels > 0).astype(np.uint16) * rng.integers(200, 1200, dtype=np.uint16)
         axes = "CZYX" if depth > 1 else "CYX"
         names = [f"channel {index}" for index in range(fields["channels"])]
@@ -159,31 +185,70 @@ def run_floor(folder: Path, out: Path, fovs: int, workers: int) -> None:
         list(pool.map(floor_fovs, parts))
 
 
-def run_cellcube(folder: Path, out: Path, case: str, workers: int) -> dict[str, float]:
+def run_cellcube(folder: Path, out: Path, case: str, workers: int, measured: bool) -> dict[str, float]:
     import cellcube
 
     fields = CASES[case]
     report = cellcube.build(
-        folder / "cells.csv", out / "dataset", executor=workers, shape=fields["crop"], projections=fields["projections"]
+        folder / "cells.csv",
+        out / "dataset",
+        executor=workers,
+        shape=fields["crop"],
+        projections=fields["projections"],
+        channel_measures=measured,
     )
     assert report.failed == 0, str(report)
-    return {name: value if name in ("pack", "commit") else value / workers for name, value in report.stages.items()}
+    whole = ("plan", "pack", "commit")
+    return {name: value if name in whole else value / workers for name, value in report.stages.items()}
 
 
 def one(what: str, case: str, folder: Path, fovs: int, workers: int) -> dict[str, Any]:
     """Run one side in a process of its own.
 
-    Gives seconds without the start of Python, peak memory of it and its workers, and seconds by stage.
+    Gives seconds and CPU seconds without the start of Python, peak memory of all its processes, and seconds by stage.
     """
     out = Path(tempfile.mkdtemp(dir=folder.parent))
     environment = {**os.environ, "BENCHMARK_CASE": case}
     command = [sys.executable, __file__, "--side", what, "--case", case, "--folder", str(folder), "--out", str(out)]
     command += ["--fovs", str(fovs), "--workers", str(workers)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
-    if done.returncode:
-        raise RuntimeError(done.stderr)
+    peak = 0.0
+    ended = threading.Event()
+
+    def watch(pid: int) -> None:
+        nonlocal peak
+        while not ended.wait(0.15):
+            peak = max(peak, sum(map(held, family(pid))))
+
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        watcher = threading.Thread(target=watch, args=(process.pid,))
+        watcher.start()
+        told, wrong = process.communicate()
+        ended.set()
+        watcher.join()
+    if process.returncode:
+        raise RuntimeError(wrong)
     shutil.rmtree(out)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    return {**json.loads(told.splitlines()[-1]), "memory_mb": peak}
+
+
+def family(pid: int) -> list[int]:
+    """A process and all below it."""
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+    return [pid, *(each for child in children for each in family(int(child)))]
+
+
+def held(pid: int) -> float:
+    """MB that a process holds; what it shares with others counts in parts."""
+    try:
+        status = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except OSError:
+        return 0.0
+    return sum(int(line.split()[1]) for line in status.splitlines() if line.startswith("Pss:")) / 1024
 
 
 def side(options: argparse.Namespace) -> None:
@@ -193,20 +258,17 @@ def side(options: argparse.Namespace) -> None:
     import zarr  # noqa: F401
     from scipy import ndimage  # noqa: F401
 
-    if options.side == "cellcube":
+    if options.side != "floor":
         from cellcube.run import build  # noqa: F401
     stages = {}
-    start = time.perf_counter()
+    start, before = time.perf_counter(), sum(os.times()[:4])
     if options.side == "floor":
         run_floor(options.folder, options.out, options.fovs, options.workers[0])
     else:
-        stages = run_cellcube(options.folder, options.out, options.case, options.workers[0])
-    seconds = time.perf_counter() - start
-    status = Path("/proc/self/status").read_text()
-    memory = int(next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM")))
-    if options.workers[0] > 1:
-        memory += options.workers[0] * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
-    print(json.dumps({"seconds": seconds, "memory_mb": memory / 1024, "stages": stages}))
+        measured = options.side == "cellcube"
+        stages = run_cellcube(options.folder, options.out, options.case, options.workers[0], measured)
+    seconds, spent = time.perf_counter() - start, sum(os.times()[:4]) - before
+    print(json.dumps({"seconds": seconds, "cpu": spent, "stages": stages}))
 
 
 def per_cell(runs: list[dict[str, Any]], cells: int) -> dict[str, float]:
@@ -232,7 +294,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--workers", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--cases", nargs="+", default=list(CASES))
-    parser.add_argument("--fovs", type=int, default=6)
+    parser.add_argument("--fovs", type=int, help="of each case; so many that a run takes some seconds by default")
+    parser.add_argument("--quick", action="store_true", help="one round of few FOVs: to see that it works")
     for name in ("side", "case"):
         parser.add_argument(f"--{name}", help=argparse.SUPPRESS)
     for name in ("folder", "out"):
@@ -241,35 +304,44 @@ def main() -> None:
     if options.side:
         side(options)
         return
+    rounds = 1 if options.quick else options.rounds
     results = []
-    print(f"{'case':<5} {'workers':>7} {'':<9} {'cells/s':>9} {'MB/s':>8} {'peak MB':>8} {'of floor':>9}")
+    heads = ("cells/s", "CPU µs", "MB/s", "peak MB", "of floor", "by CPU")
+    print(f"{'case':<5} {'workers':>7} {'':<11}" + "".join(f" {head:>9}" for head in heads))
     with tempfile.TemporaryDirectory() as temporary:
         for case in options.cases:
             folder = Path(temporary) / case
-            write_fovs(folder, case, options.fovs)
-            cells = options.fovs * CASES[case]["cells"]
+            fovs = options.fovs or CASES[case]["quick" if options.quick else "fovs"]
+            write_fovs(folder, case, fovs)
+            cells = fovs * CASES[case]["cells"]
             megabytes = cells * CASES[case]["channels"] * math.prod(CASES[case]["crop"]) * 2 / 1e6
             for workers in options.workers:
-                runs: dict[str, list[dict[str, Any]]] = {"floor": [], "cellcube": []}
-                for _ in range(options.rounds):
+                runs: dict[str, list[dict[str, Any]]] = {"floor": [], "cellcube": [], "unmeasured": []}
+                for _ in range(rounds):
                     for what, found in runs.items():
-                        found.append(one(what, case, folder, options.fovs, workers))
-                ratios = [a["seconds"] / b["seconds"] for a, b in zip(runs["floor"], runs["cellcube"], strict=True)]
+                        found.append(one(what, case, folder, fovs, workers))
                 for what, found in runs.items():
-                    seconds = statistics.median(each["seconds"] for each in found)
-                    memory = statistics.median(each["memory_mb"] for each in found)
-                    ratio = statistics.median(ratios) if what == "cellcube" else 1.0
+                    middle = {
+                        name: statistics.median(each[name] for each in found) for name in found[0] if name != "stages"
+                    }
+                    pairs = list(zip(runs["floor"], found, strict=True))
+                    ratio, by_cpu = (
+                        statistics.median(a[name] / b[name] for a, b in pairs) for name in ("seconds", "cpu")
+                    )
+                    seconds, memory = middle["seconds"], middle["memory_mb"]
                     row = {"case": case, "workers": workers, "what": what, "cells_per_s": cells / seconds}
                     row |= {"mb_per_s": megabytes / seconds, "memory_mb": memory, "of_floor": ratio}
-                    if what == "cellcube":
+                    row |= {"cpu_us_per_cell": middle["cpu"] / cells * 1e6, "of_floor_by_cpu": by_cpu}
+                    if what != "floor":
                         row["us_per_cell"] = per_cell(found, cells)
                     results.append(row)
                     print(
-                        f"{case:<5} {workers:>7} {what:<9} {cells / seconds:>9.0f} {megabytes / seconds:>8.1f} "
-                        f"{memory:>8.0f} {ratio:>9.2f}",
+                        f"{case:<5} {workers:>7} {what:<11} {cells / seconds:>9.0f} {row['cpu_us_per_cell']:>9.0f} "
+                        f"{megabytes / seconds:>9.1f} {memory:>9.0f} {ratio:>9.2f} {by_cpu:>9.2f}",
                         flush=True,
                     )
-                print(told(row["us_per_cell"]), flush=True)
+                    if what != "floor":
+                        print(told(row["us_per_cell"]), flush=True)
     target = Path(__file__).parent / "results" / "build.json"
     target.parent.mkdir(exist_ok=True)
     target.write_text(json.dumps(results, indent=1))
