@@ -152,11 +152,18 @@ def scale_rows(found: Any) -> Iterator[Row]:
             yield Row(f"Scale: {row['what']}", row["figure"], row["unit"], row["target"], most=True)
 
 
+def ahead_rows(found: Any) -> Iterator[Row]:
+    """Of benchmarks/ahead.py."""
+    note = f"{number(100 * found['saved'])} % less than one after the other"
+    yield Row("Fields fetched ahead: of the best possible", found["of the best possible"], note=note)
+
+
 READERS: Mapping[str, Callable[[Any], Iterator[Row]]] = {
     "build": build_rows,
     "rivals": rivals_rows,
     "scale": scale_rows,
     "batches": batches_rows,
+    "ahead": ahead_rows,
     "analysis": analysis_rows,
     "opening": opening_rows,
 }

@@ -19,14 +19,13 @@ from cellcube.images.fov import FovSource
 from cellcube.spec import CubeSpec
 from cellcube.urls import options_for
 
-# A job ends after so many cells or FOVs: small enough to spread, resume and hold, large enough to be worth its cost.
-JOB_CELLS = 256
-# Jobs of cells that are small hold about so many shards: what lies between their borders need not be written twice.
+# A job ends after so many shards, cells or FOVs: small enough to spread, resume and hold, large enough to be worth its
+# cost. What lies between the borders of whole shards need not be written twice.
 JOB_SHARDS = 3
-# But no more cells than this.
 MOST_CELLS = 2048
-
 JOB_FOVS = 8
+# Where the size of shards does not matter.
+JOB_CELLS = 256
 
 # Jobs of remote fields of view have several, where there are many: one is fetched while another is worked on.
 REMOTE_FOVS = 4
@@ -204,7 +203,7 @@ def _known(value: float | None) -> float | None:
 
 
 def make_jobs(tasks: Sequence[FovTask], digest: str, shard_cells: int = 0) -> tuple[Job, ...]:
-    """Whole FOVs, in order, in jobs of about `JOB_CELLS` cells, or of `JOB_SHARDS` shards where these hold more.
+    """Whole FOVs, in order, in jobs of about `JOB_SHARDS` shards.
 
     Parameters
     ----------
@@ -214,7 +213,7 @@ def make_jobs(tasks: Sequence[FovTask], digest: str, shard_cells: int = 0) -> tu
     shard_cells : int
         Cells in a shard.
     """
-    most = max(JOB_CELLS, min(JOB_SHARDS * shard_cells, MOST_CELLS))
+    most = min(JOB_SHARDS * shard_cells, MOST_CELLS) if shard_cells else JOB_CELLS
     jobs: list[Job] = []
     held: list[FovTask] = []
     count = 0

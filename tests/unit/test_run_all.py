@@ -85,7 +85,7 @@ def test_rows_of_scale_keep_their_targets(table: ModuleType) -> None:
     assert row.unit == "s"
 
 
-@pytest.mark.parametrize("script", ["build", "rivals", "scale", "batches", "analysis", "opening"])
+@pytest.mark.parametrize("script", ["build", "rivals", "scale", "batches", "ahead", "analysis", "opening"])
 @pytest.mark.parametrize("text", ["", "[1]", '"x"', "7"])
 def test_a_result_in_another_form_is_a_row_that_says_so(table: ModuleType, script: str, text: str) -> None:
     [row] = table.read_rows(script, text)
