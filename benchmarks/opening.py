@@ -62,7 +62,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cells", type=int, default=1_000_000)
     wanted = parser.parse_args().cells
-    helpers = Path(__file__).parents[1] / "tests" / "publish"
+    helpers = Path(__file__).parents[1] / "tests"
     rows = []
     for cells in sorted({10_000, wanted}):
         with tempfile.TemporaryDirectory() as folder:

@@ -4,7 +4,8 @@
 
 The cells are those of the 2D case of benchmarks/build.py: 300 of 96 x 96 in five channels of 2160 x 2160, uint16.
 
-- ``cellcube`` is `cellcube.build`: cube, masks, measures, manifest, provenance, catalog.
+- ``cellcube`` is `cellcube.build`: cube, masks, measures, manifest, provenance, catalog; ``cellcube, unmeasured`` is
+  the same without the measures of single channels, which no other way takes.
 - ``lean TIFFs`` reads each FOV once and writes an OME-TIFF a cell with tifffile, normalized, uint16, uncompressed:
   no masks, no measures, no manifest, and nothing to continue from.
 - ``old way`` opens the FOV again for each cell with bioio, takes the cell from its dask array, normalizes it, and
@@ -33,6 +34,7 @@ import tempfile
 import threading
 import time
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,7 +141,7 @@ class Clock:
         return {"cells": cells, "seconds": seconds, "cpu_s": self._processors() - self._used}
 
 
-def run_cellcube(options: argparse.Namespace) -> dict[str, Any]:
+def run_cellcube(options: argparse.Namespace, measured: bool = True) -> dict[str, Any]:
     import cellcube
     from cellcube.run import build  # noqa: F401
 
@@ -150,6 +152,7 @@ def run_cellcube(options: argparse.Namespace) -> dict[str, Any]:
         executor=options.workers,
         shape=(1, CROP, CROP),
         projections=[],
+        channel_measures=measured,
         progress=False,
     )
     assert report.failed == 0, str(report)
@@ -183,7 +186,12 @@ def run_old(options: argparse.Namespace) -> dict[str, Any]:
         return clock.stop(sum(pool.map(old_cell, tasks)))
 
 
-SIDES = {"cellcube": run_cellcube, "lean TIFFs": run_lean, "old way": run_old}
+SIDES = {
+    "cellcube": run_cellcube,
+    "cellcube, unmeasured": partial(run_cellcube, measured=False),
+    "lean TIFFs": run_lean,
+    "old way": run_old,
+}
 
 
 def held_mb(root: int) -> float:
@@ -244,7 +252,7 @@ def median_ratio(theirs: list[dict[str, Any]], ours: list[dict[str, Any]], name:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--fovs", type=int, default=8)
+    parser.add_argument("--fovs", type=int, default=24)
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--old-cells", type=int, default=24)
     parser.add_argument("--quick", action="store_true", help="fewer rounds")

@@ -95,7 +95,8 @@ class Workers:
     ) -> None:
         if self._owned and self._executor is not None:
             if kind is None:
-                self._executor.shutdown(wait=True)
+                # They end by themselves while what follows is done.
+                self._executor.shutdown(wait=False)
             else:
                 self._executor.shutdown(wait=True, kill_workers=True)  # type: ignore[call-arg]
 
