@@ -10,9 +10,10 @@ from typing import Any
 
 from cellcube.errors import MissingDependencyError, NotAnImageError, TruncatedImageError
 from cellcube.images.dasked import dask_fov
-from cellcube.images.files import LocalFile, image_errors, is_remote, local_name, suffix
+from cellcube.images.files import LocalFile, image_errors, suffix
 from cellcube.images.omezarr import is_zarr, open_level
 from cellcube.images.protocol import FovReader, ImageSource
+from cellcube.urls import is_remote, local_path
 
 # suffix: (module of the plug-in, what pip installs)
 PLUGINS = {
@@ -54,7 +55,7 @@ def open_bioio(source: ImageSource) -> FovReader:
     if is_zarr(source.path):
         # bioio gives sizes without their unit and chunks that are not stored as zeros, so both come from here.
         level = open_level(source)
-        name = source.path if is_remote(source.path) else local_name(source.path)
+        name = source.path if is_remote(source.path) else str(local_path(source.path))
         reader = _plugin(name, ".zarr", source)
         options = {"fs_kwargs": dict(source.storage_options)}
         return _open(reader, name, source, options, voxel_size=level.voxel_size, check=level.check)

@@ -19,19 +19,9 @@ from cellcube.errors import (
     NotAnImageError,
 )
 from cellcube.images.protocol import ImageSource
+from cellcube.urls import is_remote, local_path
 
 _EXTRAS = {"s3": "s3", "s3a": "s3", "http": "http", "https": "http"}
-
-
-def is_remote(path: str) -> bool:
-    """Whether a path is a URL other than ``file://``."""
-    scheme, found, _ = path.partition("://")
-    return bool(found) and scheme not in ("file", "local")
-
-
-def local_name(path: str) -> str:
-    """A local path or ``file://`` URL as a local path."""
-    return path.partition("://")[2] if path.startswith(("file://", "local://")) else path
 
 
 def suffix(path: str) -> str:
@@ -103,7 +93,7 @@ class LocalFile:
     def __init__(self, source: ImageSource) -> None:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         if not is_remote(source.path):
-            self.path = local_name(source.path)
+            self.path = str(local_path(source.path))
         else:
             fs, inside = filesystem(source.path, source.storage_options)
             # A long-lived copy is removed by close(); the finalizer is for readers that were forgotten.
@@ -132,7 +122,7 @@ class LocalFile:
 def head(source: ImageSource, count: int = 16) -> bytes:
     """The first bytes of a local or remote file; empty for a folder."""
     if not is_remote(source.path):
-        name = Path(local_name(source.path))
+        name = local_path(source.path)
         with image_errors(source.path, ImageError, "could not be opened"):
             if name.is_dir():
                 return b""

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from cellcube.errors import AxesError, ChannelError, ImageMismatchError, SceneError, did_you_mean
-from cellcube.images.files import is_remote
 from cellcube.images.protocol import Closing, ImageSource, Pixels, ReaderFactory, Region, VoxelSize
 from cellcube.images.registry import GuardedFov, open_image
 from cellcube.images.voxels import check_voxel_size
+from cellcube.urls import is_remote
 
 ChannelChoice = tuple[str | int, ...] | Mapping[str, int] | None
 

@@ -18,10 +18,11 @@ import numpy as np
 from cellcube.errors import ImageError, ImageNotFoundError, NotAnImageError, SceneError, TruncatedImageError
 from cellcube.images.array import ArrayFov
 from cellcube.images.axes import match_voxel_size, settle_axes
-from cellcube.images.files import filesystem, image_errors, is_remote, local_name
+from cellcube.images.files import filesystem, image_errors
 from cellcube.images.protocol import FovReader, ImageSource, Pixels, VoxelSize
 from cellcube.images.scenes import pick_scene
 from cellcube.images.voxels import in_micrometres
+from cellcube.urls import is_remote, local_path
 
 _MARKS = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 
@@ -30,7 +31,7 @@ def is_zarr(path: str) -> bool:
     """Whether a path or URL is a Zarr store or inside one: by a name that ends in ``.zarr``, or by its files."""
     if any(part.lower().endswith(".zarr") for part in PurePosixPath(path.partition("?")[0]).parts):
         return True
-    return not is_remote(path) and any(Path(local_name(path), mark).is_file() for mark in _MARKS)
+    return not is_remote(path) and any((local_path(path) / mark).is_file() for mark in _MARKS)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Level:
         """Whether an object below the array is stored."""
         inside = f"{self.array.path}/{key}".lstrip("/")
         if not is_remote(self.source.path):
-            return Path(local_name(self.source.path), inside).exists()
+            return (local_path(self.source.path) / inside).exists()
         fs, root = filesystem(self.source.path, self.source.storage_options)
         return bool(fs.exists(f"{root.rstrip('/')}/{inside}"))
 
@@ -189,7 +190,7 @@ def _open_node(source: ImageSource) -> Any:
         filesystem(path, source.storage_options)  # names the extra where a package is missing
         where, options = path, dict(source.storage_options)
     else:
-        where, options = local_name(path), None
+        where, options = str(local_path(path)), None
         if not Path(where).exists():
             raise ImageNotFoundError("There is no file or folder at the path.", path=path)
     try:

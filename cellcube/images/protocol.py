@@ -55,6 +55,9 @@ class FovReader(Protocol):
     An implementation is made by a factory ``(ImageSource) -> FovReader``, which raises an
     `cellcube.errors.ImageError` that names the path where the image cannot be used. `cellcube.testing` has the
     contract test that every implementation must pass.
+
+    A reader whose images are stored in tiles may have `tile`, their size (y, x): then only the tiles are asked for that
+    cells reach into, each by a `read` of its own, in several threads.
     """
 
     @property

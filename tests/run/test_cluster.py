@@ -20,6 +20,8 @@ from cellcube.demo.plates import DemoPlate, write_plate
 from cellcube.errors import WorkersLostError
 from cellcube.run.finish import Build
 
+pytestmark = pytest.mark.usefixtures("small_jobs")
+
 FIELDS: dict[str, Any] = {"shape": (1, 48, 48), "storage": {"shard_mb": 0.3}, "reader": "dying_reader:open_or_die"}
 
 
@@ -29,17 +31,8 @@ def plate(tmp_path_factory: pytest.TempPathFactory) -> DemoPlate:
     return write_plate(tmp_path_factory.mktemp("plate"), sites=2, size=280, volumes=0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _small_jobs() -> Iterator[None]:
-    """Jobs of one FOV, so that few cells make many."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr("cellcube.plan.jobs.JOB_FOVS", 1)
-    yield
-    patch.undo()
-
-
 @pytest.fixture(scope="module")
-def built(plate: DemoPlate, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(plate: DemoPlate, small_jobs: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What this process alone makes of the plate."""
     root = tmp_path_factory.mktemp("built") / "dataset"
     assert cellcube.build(plate.cells_csv, root, executor=1, progress=False, **FIELDS).failed

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,15 +23,6 @@ FIELDS: dict[str, Any] = {"shape": (1, 48, 48), "storage": {"shard_mb": 0.3}, "e
 def plate(tmp_path_factory: pytest.TempPathFactory) -> DemoPlate:
     """FOVs with enough cells for several shards."""
     return write_plate(tmp_path_factory.mktemp("plate"), sites=2, size=280, volumes=0)
-
-
-@pytest.fixture(scope="module")
-def small_jobs() -> Iterator[None]:
-    """Jobs of one FOV, so that few cells make many."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr("cellcube.plan.jobs.JOB_FOVS", 1)
-    yield
-    patch.undo()
 
 
 @pytest.fixture(scope="module")

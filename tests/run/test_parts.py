@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from cellcube.run.finish import claim_of
 from cellcube.run.parts import commit_parts, make_plan, run_part
 from cellcube.run.result import JobResult
 
+pytestmark = pytest.mark.usefixtures("small_jobs")
+
 FIELDS: dict[str, Any] = {"shape": (1, 48, 48), "storage": {"shard_mb": 0.3}, "reader": "dying_reader:open_or_die"}
 QUIET: dict[str, Any] = {"executor": 1, "progress": False}
 
@@ -35,17 +37,8 @@ def plate(tmp_path_factory: pytest.TempPathFactory) -> DemoPlate:
     return write_plate(tmp_path_factory.mktemp("plate"), sites=2, size=280, volumes=0)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _small_jobs() -> Iterator[None]:
-    """Jobs of one FOV, so that few cells make many."""
-    patch = pytest.MonkeyPatch()
-    patch.setattr("cellcube.plan.jobs.JOB_FOVS", 1)
-    yield
-    patch.undo()
-
-
 @pytest.fixture(scope="module")
-def built(plate: DemoPlate, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def built(plate: DemoPlate, small_jobs: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `build` makes of the plate."""
     root = tmp_path_factory.mktemp("built") / "dataset"
     assert cellcube.build(plate.cells_csv, root, **QUIET, **FIELDS).failed

@@ -16,8 +16,7 @@ STAGES = ["wait", "read", "select", "measure", "normalize", "encode", "write"]
 
 
 @pytest.fixture
-def report(plate: DemoPlate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> cellcube.BuildReport:
-    monkeypatch.setattr("cellcube.plan.jobs.JOB_FOVS", 1)
+def report(plate: DemoPlate, small_jobs: None, tmp_path: Path) -> cellcube.BuildReport:
     return cellcube.build(plate.cells_csv, tmp_path / "ds", shape=(1, 32, 32), executor=1, progress=False, profile=True)
 
 
